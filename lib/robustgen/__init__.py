@@ -1,0 +1,19 @@
+"""robustgen: why can a classifier that was only trained to be robust also generate?
+
+Modules are imported when first used: `import robustgen as rg`, then `rg.attacks.pgd(...)`.
+"""
+
+import importlib
+
+__all__ = ["ascent", "attacks", "checks", "config", "data", "energy", "models", "objectives", "paths", "plots", "report",
+           "rng", "spectral", "train", "zoo"]
+
+
+def __getattr__(name):
+    if name in __all__:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'robustgen' has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,60 @@
+"""Classifiers from images in [0, 1] to logits. Normalisation is part of the model."""
+
+import torch
+from torch import nn
+
+from .config import Count, arguments, checked, known
+
+
+class Normalized(nn.Module):
+    """A net that was trained on (x - mean) / std, as a model of images in [0, 1].
+
+    net   any classifier (B, C, H, W) -> (B, K): torchvision, timm, RobustBench.
+    mean, std   one number a channel, in units of [0, 1].
+    """
+
+    def __init__(self, net, mean, std):
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.as_tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.as_tensor(std).view(-1, 1, 1))
+
+    def forward(self, x):
+        return self.net((x - self.mean) / self.std)
+
+
+@arguments
+def mnist_cnn(*, width: Count, hidden: Count):
+    """The MNIST CNN of Kolter & Madry's tutorial (implicit denoiser paper, appendix B): width 32, hidden 100.
+
+    He initialisation instead of torch's default; the paper does not name one.
+    """
+    def conv(inputs, outputs, stride):
+        return nn.Conv2d(inputs, outputs, 3, padding=1, stride=stride), nn.ReLU()
+
+    net = nn.Sequential(
+        *conv(1, width, 1), *conv(width, width, 2),
+        *conv(width, 2 * width, 1), *conv(2 * width, 2 * width, 2),
+        nn.Flatten(), nn.Linear(7 * 7 * 2 * width, hidden), nn.ReLU(),
+        nn.Linear(hidden, 10))
+    for layer in net:
+        if hasattr(layer, "weight"):   # torch's default is small for ReLU: adversarial training then idles at first
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return net
+
+
+BUILDERS = {"mnist_cnn": mnist_cnn}
+
+
+def build(name, *, generator=None, source="models.build", **kwargs):
+    """Build a model with fresh weights, in the memory layout that convolutions run fastest in.
+
+    generator  an int seed: the same seed gives the same weights, whatever was drawn before.
+    source     where the arguments come from, for the error that a wrong one raises.
+    """
+    make = BUILDERS[known("model", name, BUILDERS, f"{source}: ")]
+    with torch.random.fork_rng(devices=[]):
+        if generator is not None:
+            torch.manual_seed(generator)
+        return checked(make, kwargs, source).to(memory_format=torch.channels_last)

@@ -1,0 +1,142 @@
+"""Spectra of the Gram operator J'J of a classifier, J = d logits / d x (K x P) at an image.
+
+J'J has at most K eigenvalues that are not zero. They are those of the K x K matrix JJ', so K backward
+passes give them exactly; subspace iteration and Lanczos need products J'Jv only and serve nets with many
+outputs. Everything is per image: an image's spectrum does not depend on its batch.
+"""
+
+from typing import Literal
+
+import torch
+
+from . import checks, rng
+from .config import Count, Positive, arguments
+
+BLOCK = 256   # images of one forward and reverse pass
+
+
+def jacobian(model, x):
+    """J at each image: (B, K, P) from images (B, C, H, W), by K backward passes through one graph."""
+    checks.classifier(model, x)
+    return _jacobian(model, x)
+
+
+def _jacobian(model, x):
+    x = x.detach().requires_grad_()
+    logits = model(x)
+    last = logits.shape[1] - 1
+    rows = [torch.autograd.grad(logits[:, k].sum(), x, retain_graph=k < last)[0].flatten(1) for k in range(last + 1)]
+    return torch.stack(rows, 1)
+
+
+@torch.no_grad()   # no graph to the weights; the images' derivatives are taken by torch.func
+def gram_matvec(model, x, v):
+    """J'Jv without forming J: forward mode for Jv, reverse mode for J'(Jv).
+
+    x  (B, C, H, W) images; v  the same shape, a direction for each image. Returns the same shape.
+    """
+    logits, pull = torch.func.vjp(model, x)
+    _, jv = torch.func.jvp(model, (x,), (v,))
+    return pull(jv)[0]
+
+
+def spectrum(model, x, k=None, *, method: Literal["exact", "subspace", "lanczos"] = "exact",
+             iterations=None, tolerance=1e-5, generator=None):
+    """Leading eigenvalues of J'J at each image, largest first: (B, k) in float64.
+
+    method      "exact": K backward passes, then the K x K problem; k=None gives all K.
+                "subspace": the paper's iteration with re-orthogonalisation (appendix C) and Rayleigh quotients.
+                "lanczos": a Krylov space of min(K + 10, 2k + 20) products, fully re-orthogonalised.
+    iterations  at most this many rounds of the subspace iteration (default 1000) or products of Lanczos.
+    tolerance   the subspace iteration ends once no Rayleigh quotient moves by more than this, relative to
+                itself. It converges linearly, as fast as neighbouring eigenvalues differ.
+    generator   of the random start of the iterative methods.
+    """
+    classes = checks.classifier(model, x)
+    if method not in ("exact", "subspace", "lanczos"):
+        raise ValueError(f"method {method!r} does not exist; choose exact, subspace or lanczos")
+    if k is None:
+        k = classes
+    if not 1 <= k <= classes:
+        raise ValueError(f"the model has {classes} logits, so J'J has at most {classes} nonzero eigenvalues; k = {k} must lie in 1..{classes}")
+    if method == "exact":
+        j = _jacobian(model, x).double()
+        return torch.linalg.eigvalsh(j @ j.mT).flip(1)[:, :k].clamp_min(0)
+    seeds = rng.seeds(generator, len(x), x.device)
+    if method == "subspace":
+        return _subspace(model, x, k, iterations or 1000, tolerance, seeds)
+    return _lanczos(model, x, k, iterations or min(classes + 10, 2 * k + 20), seeds)
+
+
+def _subspace(model, x, k, iterations, tolerance, seeds):
+    copies = x.repeat_interleave(k, 0)
+    v = torch.linalg.qr(rng.normal(seeds, (x[0].numel(), k)))[0].to(x.dtype)   # (B, P, k)
+    old = torch.full((len(x), k), torch.inf, dtype=torch.float64, device=x.device)
+    for _ in range(iterations):
+        av = gram_matvec(model, copies, v.mT.reshape(copies.shape)).view(len(x), k, -1).mT
+        eigenvalues = (v.double() * av.double()).sum(1)   # Rayleigh quotients <v_i, J'J v_i>
+        if ((eigenvalues - old).abs() <= tolerance * eigenvalues.abs()).all():
+            break
+        old, v = eigenvalues, torch.linalg.qr(av)[0]
+    return eigenvalues.sort(1, descending=True).values
+
+
+def _lanczos(model, x, k, steps, seeds):
+    v = rng.normal(seeds, x.shape[1:]).to(x.dtype)
+    v = gram_matvec(model, x, v)   # into the range of J'J: the start has no part in its large null space
+    basis, alphas, betas = [], [], []
+    beta = v.flatten(1).double().norm(dim=1)
+    for _ in range(steps):
+        q = v.flatten(1).double() / beta.clamp_min(1e-300)[:, None]
+        basis.append(q)
+        v = gram_matvec(model, x, q.to(x.dtype).view_as(x)).flatten(1).double()
+        alphas.append((q * v).sum(1))
+        span = torch.stack(basis, 1)
+        for _ in range(2):   # once leaves float32 residues of the large eigenvectors
+            v = v - (span.mT @ (span @ v[:, :, None]))[:, :, 0]
+        beta = v.norm(dim=1)
+        betas.append(beta)
+    off = torch.stack(betas[:-1], 1) if steps > 1 else torch.zeros(len(x), 0, dtype=torch.float64, device=x.device)
+    tridiagonal = torch.diag_embed(torch.stack(alphas, 1)) + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
+    return torch.linalg.eigvalsh(tridiagonal).flip(1)[:, :k].clamp_min(0)
+
+
+def noise_response(model, x, n_draws, sigma, generator=None):
+    """Noise e ~ N(0, sigma^2 I) and J'Je for each image: two tensors (B, n_draws, C, H, W)."""
+    classes = checks.classifier(model, x)
+    noise = sigma * rng.normal(rng.seeds(generator, len(x), x.device), (n_draws, *x.shape[1:])).to(x.dtype)
+    if classes <= 2 * n_draws:   # K backward passes, or a forward and a backward one for each draw
+        j = _jacobian(model, x)
+        return noise, (noise.flatten(2) @ j.mT @ j).view_as(noise)
+    copies = x.repeat_interleave(n_draws, 0)
+    parts = zip(copies.split(BLOCK), noise.flatten(0, 1).split(BLOCK))
+    return noise, torch.cat([gram_matvec(model, *part) for part in parts]).view_as(noise)
+
+
+@arguments
+def energy_ratio(model, x, *, n_draws: Count = 128, sigma: Positive = 0.25, generator=None):
+    """Mean over noise draws of ||J'J e|| / ||e||, e ~ N(0, sigma^2 I), at each image: (B,) (appendix C).
+
+    The operator is linear, so sigma cancels; it is here because the paper names it.
+    """
+    noise, response = noise_response(model, x, n_draws, sigma, generator)
+    return (response.flatten(2).norm(dim=2) / noise.flatten(2).norm(dim=2)).mean(1)
+
+
+def tail(eigenvalues, k=8):
+    """tail@k: the k-th largest eigenvalue, (...) from (..., n) sorted from the largest."""
+    return eigenvalues[..., k - 1]
+
+
+def power_law(eigenvalues):
+    """Least-squares fit of log(lambda_i) against log(i): (exponent, R2), each (...) from (..., n).
+
+    The exponent is positive for a decay: lambda_i ~ i^-exponent.
+    """
+    if eigenvalues.shape[-1] < 3 or (eigenvalues <= 0).any():
+        raise ValueError("a power law needs at least three positive eigenvalues; leave out those that are zero")
+    log_i = torch.arange(1, eigenvalues.shape[-1] + 1, dtype=torch.float64, device=eigenvalues.device).log()
+    log_l = eigenvalues.double().log()
+    di, dl = log_i - log_i.mean(), log_l - log_l.mean(-1, keepdim=True)
+    slope = (di * dl).sum(-1) / (di * di).sum()
+    return -slope, slope**2 * (di * di).sum() / (dl * dl).sum(-1)

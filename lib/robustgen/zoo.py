@@ -1,0 +1,65 @@
+"""Trained nets by name: `load("mnist-robust", "laptop", seed=1)`."""
+
+import json
+
+import torch
+
+from . import config, models, paths
+
+
+def load(run, profile, *, epoch=None, device="cpu", **member):
+    """A trained net in eval mode.
+
+    run, profile   a section of params/<profile>/train.yaml.
+    member         which net of the family, by the setting they differ in, such as seed=1 or eps=0.5;
+                   without it, the first.
+    epoch          the snapshot after that epoch, for runs that keep snapshots; None is the final net.
+
+    Raises FileNotFoundError that names the command which makes a missing checkpoint, ValueError for a
+    broken one or one of another architecture.
+    """
+    settings = config.run(profile, run)
+    members = settings.members()
+    name = next(iter(members))
+    if member:
+        (key, value), = member.items()
+        name = config.known("member", f"{key}={value}", members, f"{run}: ")
+    file = paths.RESULTS / profile / "checkpoints" / run / (name + (f".epoch={epoch}" if epoch else "") + ".safetensors")
+    remedy = f"make it with: dvc repro train@{profile}-{run}"
+    if not file.exists():
+        raise FileNotFoundError(f"{file.relative_to(paths.ROOT)} is missing; {remedy}")
+    return load_weights(file, settings.model, remedy).to(device)
+
+
+def values(run, profile):
+    """The values that a family's members differ in, such as the seeds or radii it was trained with."""
+    return next(iter(config.run(profile, run).over.values()))
+
+
+def save_weights(model, file, architecture):
+    """Write a model's weights, with the arguments of models.build in the header, whole or not at all."""
+    from safetensors.torch import save_file
+
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    with paths.atomic(file) as new:
+        save_file(tensors, new, metadata={"architecture": json.dumps(architecture)})
+
+
+def load_weights(file, architecture, remedy="make it again"):
+    """The model in a checkpoint, in eval mode. `architecture` must be what it was saved with."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as checkpoint:
+            found = json.loads(checkpoint.metadata()["architecture"])
+            tensors = {key: checkpoint.get_tensor(key) for key in checkpoint.keys()}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is not a whole checkpoint ({error}); delete it and {remedy}") from None
+    if found != architecture:
+        raise ValueError(f"{file} holds {found}, but the settings ask for {architecture}; delete it and {remedy}")
+    model = models.build(**architecture, generator=0)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{file} does not fit {architecture}: {str(error).splitlines()[-1].strip()}; delete it and {remedy}") from None
+    return model.eval().requires_grad_(False)
