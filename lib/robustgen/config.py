@@ -43,7 +43,7 @@ class Run:
     lr: Positive
     momentum: Fraction
     weight_decay: NonNegative
-    schedule: Literal["constant", "linear"]   # linear goes to zero over the run
+    schedule: Literal["constant", "linear"]   # of the learning rate: train.SCHEDULES
     test_images: Count              # held-out images whose accuracy is logged after each epoch
     snapshots: bool                 # keep the weights of every epoch
 

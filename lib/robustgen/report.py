@@ -117,6 +117,15 @@ def spread(values):
     return f"{mean:.3g} ± {statistics.stdev(values):.2g}"
 
 
+def bootstrap(values, *, draws=2000, generator=0):
+    """95 % percentile interval of the mean of `values` (n,): resampled with replacement."""
+    import torch
+
+    values = torch.as_tensor(values, dtype=torch.float64)
+    resampled = torch.randint(len(values), (draws, len(values)), generator=torch.Generator().manual_seed(generator))
+    return values[resampled].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+
+
 def _differences(profile, notebook, runs):
     """The settings in which a profile departs from the papers' own, as a Markdown table."""
     def flat(settings, prefix=""):

@@ -140,3 +140,25 @@ def power_law(eigenvalues):
     di, dl = log_i - log_i.mean(), log_l - log_l.mean(-1, keepdim=True)
     slope = (di * dl).sum(-1) / (di * di).sum()
     return -slope, slope**2 * (di * di).sum() / (dl * dl).sum(-1)
+
+
+def participation_ratio(eigenvalues):
+    """Number of directions that carry a spectrum: (sum lambda)^2 / sum lambda^2, (...) from (..., n); 1 to n."""
+    return eigenvalues.sum(-1)**2 / eigenvalues.square().sum(-1)
+
+
+def to_unit(images):
+    """Scale each image (..., C, H, W) to its own range, from 0 to 1."""
+    low, high = images.amin((-3, -2, -1), keepdim=True), images.amax((-3, -2, -1), keepdim=True)
+    return (images - low) / (high - low).clamp_min(torch.finfo(images.dtype).tiny)
+
+
+@torch.no_grad()
+def class_agreement(model, x, images):
+    """How often a model sees the same class in `images`, each scaled to its own range, as in `x`.
+
+    x  (B, C, H, W); images  (B, n, C, H, W), n for each x. Returns shares of n, (B,).
+    """
+    checks.classifier(model, x)
+    seen = torch.cat([model(part).argmax(1) for part in to_unit(images).flatten(0, 1).split(BLOCK)])
+    return (seen.view(images.shape[:2]) == model(x).argmax(1)[:, None]).double().mean(1)

@@ -23,6 +23,12 @@ from . import attacks, config, data, models, objectives, paths, rng
 from .zoo import save_weights
 
 
+SCHEDULES = {   # share of the peak learning rate, by the share of the steps begun
+    "constant": lambda t: 1,
+    "linear": lambda t: min(t / 0.1, (1.01 - t) / 0.91),   # up over a tenth, then down to a hundredth
+}
+
+
 def train(name, profile):
     """Train every member of a run that is not trained yet; return the folder of its checkpoints."""
     run = config.run(profile, name)
@@ -89,7 +95,7 @@ def fit(run, path, fabric, *, label="", source="run"):
             order = torch.randperm(len(images), generator=torch.Generator().manual_seed(int(rng.fold(run.seed, epoch)) % 2**63))
             sums = {}
             for step, batch in enumerate(order[:steps * run.batch].split(run.batch)):
-                optimizer.param_groups[0]["lr"] = run.lr * (1 - (epoch + step / steps) / run.epochs if run.schedule == "linear" else 1)
+                optimizer.param_groups[0]["lr"] = run.lr * SCHEDULES[run.schedule]((epoch * steps + step + 1) / (run.epochs * steps))
                 mine = batch[fabric.global_rank::fabric.world_size].to(fabric.device)
                 part = images[mine]
                 loss, log = objective(part.unit, part.y, generator=rng.fold(run.seed, epoch, mine))
