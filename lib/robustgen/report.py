@@ -104,6 +104,8 @@ def _tables(content, paper):
                  "|---|" + "---:|" * (2 * len(columns) + 1)]
         for key, row in table["rows"].items():
             ours = content["values"][key]
+            if "ratio" in columns:
+                ours = ours | {"ratio": [r / s for r, s in zip(ours["robust"], ours["standard"])]}
             seeds = len(next(iter(ours.values())))
             lines.append(f"| {row['label']} | " + " | ".join(f"{row[c]} | {spread(ours[c])}" for c in columns) + f" | {seeds} |")
         yield f"### {table['name']}\n\nPublished: {table['source']}.\n\n" + "\n".join(lines)

@@ -1,0 +1,46 @@
+# Each target sets up only what it lacks. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# dvc does not put its own folder on the PATH of its stages. uv does not read pip's folder of wheels.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export UV_COMPILE_BYTECODE := 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help env data repro test lab bench lock
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+
+env: $(STAMP) ## Create the environment in .venv/ with the versions of requirements.txt
+
+$(STAMP): requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^uv==' requirements.txt)
+	uv pip install --quiet --python $(BIN)/python -r requirements.txt -e .
+	touch $@
+
+data: env ## Fetch MNIST and CIFAR-10 into data/ and check them
+	python -m robustgen.data
+
+repro: data ## Run the pipeline: make repro [PROFILE=test|laptop|gpu|paper]
+	$(if $(PROFILE),python -m robustgen.config $(PROFILE))
+	dvc repro
+	@for profile in $$(python -m robustgen.config); do echo "The report is results/$$profile/REPORT.md"; done
+
+test: data ## Run the tests: make test [ARGS="-k pgd"]
+	pytest $(ARGS)
+
+lab: data ## Open JupyterLab on notebooks/
+	jupyter lab --notebook-dir notebooks
+
+bench: data ## Measure the speed claims, each beside its alternative
+	python benchmarks/bench.py
+
+lock: env ## Renew requirements.txt from pyproject.toml: make lock [ARGS=--upgrade]
+	uv pip compile pyproject.toml --all-extras --no-header --no-annotate --no-emit-find-links --no-emit-index-url --quiet $(ARGS) -o requirements.txt
+	sed -i 's/+cpu//' requirements.txt

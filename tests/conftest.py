@@ -1,0 +1,64 @@
+"""Shared pieces: a small net, a few real images, and a copy of the repository to run commands in."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """32 test images of MNIST and their labels."""
+    from robustgen import data
+
+    images = data.load("mnist", "test")[:32]
+    return images.unit, images.y
+
+
+@pytest.fixture(scope="session")
+def net():
+    """A small CNN, trained for a moment so that its gradients mean something."""
+    from robustgen import data, models, objectives
+
+    model = models.build("mnist_cnn", width=8, hidden=32, generator=0)
+    objective = objectives.build(model, "CrossEntropy")
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    images = data.load("mnist", "train", 2000, seed=0)
+    for part in torch.randperm(2000, generator=torch.Generator().manual_seed(0)).split(50):
+        loss, _ = objective(images[part].unit, images[part].y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """A copy of the repository as git would see it, with data/ linked in and no results of this one."""
+    home = tmp_path_factory.mktemp("checkout") / "robustgen"
+    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for file in filter(None, files.split("\0")):
+        if (ROOT / file).exists() and not file.startswith("results/"):
+            (home / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, home / file)
+    subprocess.run(["git", "init", "-q"], cwd=home, check=True)
+    return home
+
+
+@pytest.fixture(scope="session")
+def run_in(checkout):
+    """run_in(command, ...) runs a command in the copy, with the copy's library, offline; returns the finished process."""
+    def run(*command, cwd=None, check=True, **variables):
+        env = os.environ | {"PYTHONPATH": str(checkout / "lib"), "ROBUSTGEN_DATA": str(ROOT / "data"), "OMP_NUM_THREADS": "1",
+                            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
+        done = subprocess.run(command, cwd=cwd or checkout, env=env, capture_output=True, text=True)
+        assert not check or done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done
+    return run

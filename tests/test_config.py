@@ -1,0 +1,99 @@
+import dataclasses
+import re
+
+import pytest
+import yaml
+
+from robustgen import config, models, objectives, paths
+
+PROFILES = ["gpu", "laptop", "paper", "test"]
+
+
+@pytest.fixture
+def params(tmp_path, monkeypatch):
+    """Write a changed copy of a settings file and read it through the library."""
+    def change(file, edit):
+        settings = yaml.safe_load((paths.PARAMS / "test" / file).read_text())
+        edit(settings)
+        (tmp_path / "test").mkdir()
+        (tmp_path / "test" / file).write_text(yaml.safe_dump(settings))
+        monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    return change
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_valid_and_has_the_same_keys(profile):
+    assert config.profiles() == PROFILES
+    assert config.runs(profile) == config.runs("laptop")
+    for name in config.NOTEBOOKS:
+        assert dataclasses.is_dataclass(config.load(profile, name))
+    for name in config.runs(profile):
+        for run in config.run(profile, name).members().values():
+            objectives.build(models.build(**run.model, generator=run.seed), **run.objective)
+            assert run.images is None or run.images >= run.batch
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.load("test", "spectral_mnist").k = 3
+
+
+def test_members_differ_in_the_named_setting():
+    members = config.run("laptop", "mnist-l2").members()
+    assert [run.objective["eps"] for run in members.values()] == [0.25, 0.5, 1.0]
+    assert list(members) == ["eps=0.25", "eps=0.5", "eps=1.0"]
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: config.load("labtop", "spectral_mnist"), "profile 'labtop' does not exist; did you mean 'laptop'? (there are: gpu, laptop, paper, test)"),
+    (lambda: config.load("test", "spectral_mnits"), "notebook 'spectral_mnits' does not exist; did you mean 'spectral_mnist'?"),
+    (lambda: config.run("test", "mnist-standart"), "run 'mnist-standart' does not exist; did you mean 'mnist-standard'?"),
+    (lambda: config.load("test", "spectral_mnist", imges=3), "params/test/spectral_mnist.yaml: parameter 'imges' does not exist; did you mean 'images'?"),
+    (lambda: config.load("test", "spectral_mnist", images="ten"), "params/test/spectral_mnist.yaml: 'images' is 'ten': it should be a valid integer"),
+    (lambda: config.load("test", "spectral_mnist", sigma=0.0), "params/test/spectral_mnist.yaml: 'sigma' is 0.0: it should be greater than 0"),
+    (lambda: config.load("test", "spectral_mnist", sigma=float("nan")), "params/test/spectral_mnist.yaml: 'sigma' is nan: it should be"),
+    (lambda: config.select("gpus"), "profile 'gpus' does not exist; did you mean 'gpu'?"),
+])
+def test_a_wrong_name_type_or_range_is_one_sentence(call, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_key_in_a_file_is_told_with_file_and_key(params):
+    params("spectral_mnist.yaml", lambda s: s.update(seed=[0]))
+    with pytest.raises(ValueError, match="spectral_mnist.yaml: parameter 'seed' does not exist"):
+        config.load("test", "spectral_mnist")
+
+
+def test_a_missing_key_is_told(params):
+    params("spectral_mnist.yaml", lambda s: s.pop("k"))
+    with pytest.raises(ValueError, match="parameter 'k' is missing; add it"):
+        config.load("test", "spectral_mnist")
+
+
+@pytest.mark.parametrize("edit, message", [
+    (lambda s: s["mnist-robust"].update(over={"sead": [0]}), "over: setting 'sead' does not exist; did you mean 'seed'"),
+    (lambda s: s["mnist-robust"].update(over={"seed": [0], "lr": [1.0]}), "must name exactly one setting"),
+    (lambda s: s["mnist-robust"].update(momentum=1.5), "train.yaml, mnist-robust: 'momentum' is 1.5"),
+])
+def test_a_wrong_run_is_told(params, edit, message):
+    params("train.yaml", edit)
+    with pytest.raises(ValueError, match=message):
+        config.run("test", "mnist-robust")
+
+
+@pytest.mark.parametrize("spec, message", [
+    ({"name": "mnist_cmn"}, "here: model 'mnist_cmn' does not exist; did you mean 'mnist_cnn'?"),
+    ({"name": "mnist_cnn", "width": 0, "hidden": 4}, "here: mnist_cnn: 'width' is 0: it should be greater than or equal to 1"),
+])
+def test_a_wrong_model_is_told(spec, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        models.build(**spec, source="here")
+
+
+def test_select_writes_the_switch(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text("# The switch\nprofiles: [laptop]\n")
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    config.select("gpu")
+    assert (tmp_path / "params.yaml").read_text() == "# The switch\nprofiles: [gpu]\n"
