@@ -26,6 +26,7 @@ $(STAMP): requirements.txt pyproject.toml
 
 data: env ## Fetch MNIST and CIFAR-10 into data/ and check them
 	python -m robustgen.data
+	dvc commit --quiet data.dvc   # confirms the lock, and keeps a copy in DVC's cache
 
 repro: data ## Run the pipeline: make repro [PROFILE=test|laptop|gpu|paper]
 	$(if $(PROFILE),python -m robustgen.config $(PROFILE))

@@ -2,7 +2,6 @@ import foolbox
 import pytest
 import torch
 import torchattacks
-
 from robustgen import ascent, attacks, energy
 
 

@@ -3,7 +3,6 @@ import re
 
 import pytest
 import yaml
-
 from robustgen import config, models, objectives, paths
 
 PROFILES = ["gpu", "laptop", "paper", "test"]

@@ -1,7 +1,6 @@
 import pytest
 import scipy.stats
 import torch
-
 from robustgen import rng
 
 

@@ -6,7 +6,7 @@ Modules are imported when first used: `import robustgen as rg`, then `rg.attacks
 import importlib
 
 __all__ = ["ascent", "attacks", "checks", "config", "data", "energy", "models", "objectives", "paths", "plots", "report",
-           "rng", "spectral", "train", "zoo"]
+           "rng", "spectral", "train", "vision", "zoo"]
 
 
 def __getattr__(name):

@@ -3,7 +3,6 @@
 from typing import Literal
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from . import ascent, checks
 from .config import Count, Positive, arguments
@@ -12,16 +11,27 @@ Norm = Literal["linf", "l2"]
 STEP = {"linf": ascent.signed, "l2": ascent.normalised}
 
 
+def log_odds(logits, y):
+    """log p(not y | x) - log p(y | x), (B,): the cross-entropy is its softplus.
+
+    So its gradient is that of the cross-entropy up to a positive factor an image, which signed and normalised
+    steps do not see. That factor, p(not y | x), vanishes in float32 where the net is sure, and an attack on the
+    cross-entropy stands still there for no merit of the net.
+    """
+    others = logits.scatter(1, y[:, None], -torch.inf).logsumexp(1)
+    return others - logits.gather(1, y[:, None])[:, 0]
+
+
 @arguments
 def pgd(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: Count, random_start: bool = False,
-        loss=cross_entropy, generator=None):
+        loss=log_odds, generator=None):
     """Projected gradient descent (Madry et al. 2018): climb the loss within a ball around each image.
 
     x, y        images (B, C, H, W) in [0, 1], labels (B,).
     norm, eps   the ball, per image: "linf" or "l2", in units of [0, 1].
     step_size   length of a step in that norm.
     random_start   begin uniformly in the ball, drawn from `generator`.
-    loss        climbed: called as loss(logits, y, reduction="none").
+    loss        climbed: called as loss(logits, y) -> (B,). The default leads along the cross-entropy's gradient.
 
     Returns images in [0, 1] within `eps` of `x`. The model's mode (train, eval) is left as it is.
     """
@@ -30,11 +40,11 @@ def pgd(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: C
                   loss=loss, generator=generator)
 
 
-def _climb(model, x, y, *, norm, eps, step_size, steps, random_start, generator, loss=cross_entropy):
+def _climb(model, x, y, *, norm, eps, step_size, steps, random_start, generator, loss=log_odds):
     """`pgd` without the checks, for the inside of a training step."""
     project = ascent.ball(norm, x, eps)
     start = ascent.random_in_ball(norm, x, eps, generator) if random_start else x
-    return ascent.ascend(start, lambda x: loss(model(x), y, reduction="none"),
+    return ascent.ascend(start, lambda x: loss(model(x), y),
                          step=STEP[norm](step_size), project=project, steps=steps)
 
 
@@ -66,7 +76,7 @@ def robust_accuracy(model, x, y, *, norm: Norm, eps: Positive, step_size: Positi
     def objective(z):
         nonlocal logits
         logits = model(z)
-        return cross_entropy(logits, y[active], reduction="none")
+        return log_odds(logits, y[active])
 
     with tqdm(total=len(x), desc="robust accuracy", unit="image", disable=not progress) as bar:
         while len(waiting) or len(active):

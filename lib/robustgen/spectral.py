@@ -147,18 +147,24 @@ def participation_ratio(eigenvalues):
     return eigenvalues.sum(-1)**2 / eigenvalues.square().sum(-1)
 
 
-def to_unit(images):
-    """Scale each image (..., C, H, W) to its own range, from 0 to 1."""
-    low, high = images.amin((-3, -2, -1), keepdim=True), images.amax((-3, -2, -1), keepdim=True)
-    return (images - low) / (high - low).clamp_min(torch.finfo(images.dtype).tiny)
+def full_range(images):
+    """Scale each image (..., C, H, W) so that its least value becomes 0 and its largest 1."""
+    low = images.amin((-3, -2, -1), keepdim=True)
+    return bright(images - low)
+
+
+def bright(images):
+    """Keep the positive part of each image (..., C, H, W), scaled so that its largest value becomes 1."""
+    return images.clamp_min(0) / images.amax((-3, -2, -1), keepdim=True).clamp_min(torch.finfo(images.dtype).tiny)
 
 
 @torch.no_grad()
 def class_agreement(model, x, images):
-    """How often a model sees the same class in `images`, each scaled to its own range, as in `x`.
+    """How often a model sees the same class in `images` as in `x`.
 
-    x  (B, C, H, W); images  (B, n, C, H, W), n for each x. Returns shares of n, (B,).
+    x  (B, C, H, W); images  (B, n, C, H, W), n for each x. Both in [0, 1]. Returns shares of n, (B,).
     """
     checks.classifier(model, x)
-    seen = torch.cat([model(part).argmax(1) for part in to_unit(images).flatten(0, 1).split(BLOCK)])
+    checks.images(images.flatten(0, 1))
+    seen = torch.cat([model(part).argmax(1) for part in images.flatten(0, 1).split(BLOCK)])
     return (seen.view(images.shape[:2]) == model(x).argmax(1)[:, None]).double().mean(1)

@@ -22,7 +22,6 @@ import torch
 from . import attacks, config, data, models, objectives, paths, rng
 from .zoo import save_weights
 
-
 SCHEDULES = {   # share of the peak learning rate, by the share of the steps begun
     "constant": lambda t: 1,
     "linear": lambda t: min(t / 0.1, (1.01 - t) / 0.91),   # up over a tenth, then down to a hundredth

@@ -2,8 +2,6 @@
 
 import json
 
-import torch
-
 from . import config, models, paths
 
 

@@ -1,0 +1,140 @@
+import gzip
+import io
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+from robustgen import data, paths
+
+REAL = paths.DATA
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty data/ folder."""
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    monkeypatch.delenv("ROBUSTGEN_DATA", raising=False)
+    return tmp_path / "data"
+
+
+def good(folder):
+    for file in data.CHECKSUMS["mnist"]:
+        shutil.copyfile(REAL / "mnist" / file, folder / file)
+
+
+def cut(folder):
+    good(folder)
+    file = folder / "t10k-labels-idx1-ubyte"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def full_disk(folder):
+    (folder / "train-images-idx3-ubyte").write_bytes(b"begun")
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("name, shape, classes", [("mnist", (1, 28, 28), 10), ("cifar10", (3, 32, 32), 10)])
+def test_the_files_are_the_official_ones_and_load_as_bytes(name, shape, classes):
+    assert data.problems(name, REAL / name) == []
+    train, test = data.load(name, "train"), data.load(name, "test")
+    assert train.x.dtype == torch.uint8 and train.x.shape[1:] == shape and len(test) == 10000
+    assert len(train) == {"mnist": 60000, "cifar10": 50000}[name] and len(train.classes) == classes
+    assert torch.bincount(test.y).sum() == 10000 and test.y.max() == classes - 1
+    assert test[:5].unit.max() <= 1 and test[:5].unit.dtype == torch.float32
+
+
+def test_cifar_images_are_upright_and_in_colour():
+    """CIFAR-10's first test images are a cat, two ships and an airplane; the mean colours are the published ones."""
+    assert [data.CLASSES["cifar10"][y] for y in data.load("cifar10", "test").y[:4]] == ["cat", "ship", "ship", "airplane"]
+    mean = data.load("cifar10", "train").x.double().mean((0, 2, 3)) / 255
+    assert torch.allclose(mean, torch.tensor([0.4914, 0.4822, 0.4465], dtype=torch.float64), atol=1e-4)
+
+
+def test_a_subset_is_drawn_once_without_replacement():
+    a, b, c = (data.load("mnist", "test", 500, seed=s) for s in (0, 0, 1))
+    assert torch.equal(a.x, b.x) and not torch.equal(a.x, c.x)
+    assert len(torch.unique(a.x.flatten(1), dim=0)) == 500
+
+
+@pytest.mark.parametrize("bad, reason", [(cut, "wrong checksum"), (full_disk, "No space left")])
+def test_a_failed_source_leaves_nothing_and_the_next_is_tried(home, monkeypatch, bad, reason):
+    monkeypatch.setitem(data.SOURCES, "mnist", {"first": bad})
+    with pytest.raises(OSError, match=f"no source gave a good copy of mnist(.|\n)*first: .*{reason}"):
+        data.fetch(["mnist"])
+    assert list(home.iterdir()) == []
+    monkeypatch.setitem(data.SOURCES, "mnist", {"first": bad, "second": good})
+    said = []
+    data.fetch(["mnist"], say=said.append)
+    assert said == ["data/mnist: fetched from second, checked"] and [p.name for p in home.iterdir()] == ["mnist"]
+
+
+def test_a_damaged_dataset_is_fetched_again_and_a_good_one_left(home, monkeypatch):
+    monkeypatch.setitem(data.SOURCES, "mnist", {"only": good})
+    data.fetch(["mnist"], say=lambda _: None)
+    before = (home / "mnist").stat().st_ino
+    data.fetch(["mnist"], say=lambda _: None)
+    assert (home / "mnist").stat().st_ino == before
+    (home / "mnist" / "t10k-labels-idx1-ubyte").write_bytes(b"")
+    data.fetch(["mnist"], say=lambda _: None)
+    assert data.problems("mnist", home / "mnist") == []
+
+
+def test_robustgen_data_is_the_first_source(home, monkeypatch):
+    monkeypatch.setenv("ROBUSTGEN_DATA", str(REAL))
+    said = []
+    data.fetch(["mnist"], say=said.append)
+    assert said == ["data/mnist: fetched from ROBUSTGEN_DATA, checked"]
+
+
+def test_a_download_that_ends_early_is_an_error(monkeypatch):
+    class Reply(io.BytesIO):
+        headers = {"Content-Length": "100"}
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: Reply(b"x" * 60))
+    with pytest.raises(OSError, match="was cut off at 60 of 100 bytes"):
+        data._download("https://example.org/file")
+
+
+def test_the_official_mnist_files_are_unpacked(home, monkeypatch):
+    def download(url):
+        file = url.rpartition("/")[2].removesuffix(".gz")
+        return io.BytesIO(gzip.compress((REAL / "mnist" / file).read_bytes(), 1))
+
+    monkeypatch.setattr(data, "_download", download)
+    monkeypatch.setitem(data.SOURCES, "mnist", {"official": data._mnist_official})
+    data.fetch(["mnist"], say=lambda _: None)
+    assert data.problems("mnist", home / "mnist") == []
+
+
+def test_the_unpickler_refuses_all_but_arrays():
+    with pytest.raises(pickle.UnpicklingError, match="shutil.rmtree is not allowed"):
+        data._ArraysOnly(io.BytesIO(pickle.dumps(shutil.rmtree))).load()
+
+
+@pytest.mark.parametrize("call, error, message", [
+    (lambda: data.load("mnits", "test"), ValueError, "dataset 'mnits' does not exist; did you mean 'mnist'"),
+    (lambda: data.load("mnist", "tets"), ValueError, "split 'tets' does not exist; did you mean 'test'"),
+    (lambda: data.load("mnist", "test", 10001), ValueError, "10001 cannot be drawn. Choose 1 to 10000"),
+])
+def test_bad_requests_are_refused_in_a_sentence(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_missing_data_names_the_remedy(home):
+    with pytest.raises(FileNotFoundError, match="data/mnist is missing; fetch it with: make data"):
+        data.load("mnist", "test")
+
+
+def test_the_lock_of_the_data_agrees_with_the_checksums():
+    """data.dvc's folder hash is the MD5 of DVC's listing of the files."""
+    import hashlib
+
+    import yaml
+
+    listing = sorted(({"md5": md5, "relpath": f"{name}/{file}"} for name, files in data.CHECKSUMS.items() for file, md5 in files.items()),
+                     key=lambda entry: entry["relpath"])
+    expected = hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest()
+    assert yaml.safe_load((paths.ROOT / "data.dvc").read_text())["outs"][0]["md5"] == f"{expected}.dir"

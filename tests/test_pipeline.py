@@ -1,0 +1,139 @@
+"""The ways in which users run the project, each in a copy of the repository."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def reproduced(checkout, run_in):
+    """The copy after `dvc repro` of profile test."""
+    refused = run_in("dvc", "repro", check=False)   # before there is data
+    run_in("sh", "-c", "python -m robustgen.data && dvc commit --quiet data.dvc")   # as `make data` does
+    run_in(sys.executable, "-m", "robustgen.config", "test")
+    run_in("dvc", "repro")
+    return checkout, refused.stdout + refused.stderr
+
+
+def test_without_data_dvc_repro_says_what_to_do(reproduced):
+    assert "data/mnist: train-images-idx3-ubyte is missing; fetch it with: make data" in reproduced[1]
+
+
+def test_dvc_repro_makes_the_report_and_is_then_done(reproduced, run_in):
+    home, _ = reproduced
+    report = (home / "results/test/REPORT.md").read_text()
+    for words in ("Table 1.", "Table 2.", "Settings that differ", "Verdict", "116.8", "| claim | evidence | holds? |"):
+        assert words in report
+    for picture in re.findall(r"\]\((figures/.*?)\)", report):
+        assert 5_000 < (home / "results/test" / picture).stat().st_size < 100_000
+    assert "up to date" in run_in("dvc", "repro").stdout
+    assert "up to date" in run_in("dvc", "status").stdout
+
+
+def test_the_reports_numbers_are_those_of_the_run(reproduced):
+    home, _ = reproduced
+    metrics = json.loads((home / "results/test/metrics/spectral_mnist.json").read_text())
+    row = next(line for line in (home / "results/test/REPORT.md").read_text().splitlines() if line.startswith("| tail@8"))
+    tail = metrics["values"]["tail"]["robust"]
+    assert f"{sum(tail) / len(tail):.3g} ±" in row and "0.167" in row
+
+
+def test_histories_are_drawn_by_dvc_plots(reproduced, run_in):
+    home, _ = reproduced
+    run_in("dvc", "plots", "show", "-o", "plots")
+    page = (home / "plots/index.html").read_text()
+    assert "mnist-robust, test" in page and "seed=1" in page
+
+
+def test_papermill_takes_a_profile_and_any_key(reproduced, run_in, tmp_path):
+    out = tmp_path / "out.ipynb"
+    run_in("papermill", "notebooks/1_spectral_mnist.ipynb", str(out), "-p", "profile", "test", "-p", "images", "4")
+    text = out.read_text()
+    assert "images=4" in text and "holds?" in text
+
+
+def test_papermill_refuses_an_unknown_key(reproduced, run_in, tmp_path):
+    done = run_in("papermill", "notebooks/1_spectral_mnist.ipynb", str(tmp_path / "out.ipynb"), "-p", "profile", "test", "-p", "imges", "4", check=False)
+    assert done.returncode and "parameter 'imges' does not exist; did you mean 'images'?" in done.stderr
+
+
+def test_a_notebook_without_checkpoints_names_the_command(reproduced, run_in, tmp_path):
+    done = run_in("papermill", "notebooks/1_spectral_mnist.ipynb", str(tmp_path / "out.ipynb"), "-p", "profile", "gpu", check=False)
+    assert done.returncode and "is missing; make it with: dvc repro train@gpu-mnist-standard" in done.stderr
+
+
+def test_the_notebook_runs_from_its_own_folder(reproduced, run_in, tmp_path):
+    """As JupyterLab does: working directory notebooks/, the profile set in the parameters cell."""
+    home, _ = reproduced
+    notebook = nbformat.read(home / "notebooks/1_spectral_mnist.ipynb", 4)
+    cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    cell.source = cell.source.replace('"laptop"', '"test"')
+    nbformat.write(notebook, home / "notebooks/mine.ipynb")
+    run_in("jupyter", "execute", "mine.ipynb", "--inplace", cwd=home / "notebooks")
+    assert "holds?" in (home / "notebooks/mine.ipynb").read_text()
+
+
+@pytest.mark.parametrize("module, arguments, message", [
+    ("train", ["mnist-robust", "--profile", "labtop"], "profile 'labtop' does not exist; did you mean 'laptop'?"),
+    ("train", ["mnist-rubust", "--profile", "test"], "run 'mnist-rubust' does not exist; did you mean 'mnist-robust'?"),
+    ("report", ["tset"], "profile 'tset' does not exist; did you mean 'test'?"),
+    ("report", ["paper"], "make it with: dvc repro spectral_mnist@paper"),
+    ("config", ["gpuu"], "profile 'gpuu' does not exist; did you mean 'gpu'?"),
+    ("data", ["minst"], "dataset 'minst' does not exist; did you mean 'mnist'?"),
+])
+def test_commands_end_in_one_sentence(run_in, module, arguments, message):
+    done = run_in(sys.executable, "-m", f"robustgen.{module}", *arguments, check=False)
+    assert done.returncode == 1 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("module", ["train", "report", "config", "data"])
+def test_help_helps(run_in, module):
+    assert "usage: python -m robustgen." in run_in(sys.executable, "-m", f"robustgen.{module}", "--help").stdout
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, robustgen; print([m for m in ('torch', 'matplotlib', 'pandas', 'lightning_fabric') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_torchvision_imports_beside_this_torch():
+    import torch
+    from robustgen.vision import torchvision
+
+    assert torchvision.models.resnet18(weights=None)(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+
+
+def test_the_example_of_the_readme_runs():
+    code = re.search(r"## Your own model.*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    assert len(code.strip().splitlines()) <= 10
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "lib")})
+    assert done.returncode == 0, done.stderr
+    assert "energy ratio" in done.stdout
+
+
+def test_conda_users_get_the_pinned_versions_and_nothing_is_listed_twice():
+    import yaml
+
+    packages = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert [p for p in packages if isinstance(p, str)] == ["python=3.11", "pip"]
+    assert packages[-1] == {"pip": ["-r requirements.txt", "-e ."]}
+    pins = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+(\[\w+\])?==[\w.]+", line) for line in pins)
+
+
+def test_notebooks_in_git_have_no_outputs():
+    for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+        assert "parameters" in next(cell for cell in notebook.cells if cell.cell_type == "code").metadata["tags"]
+
+
+def test_the_code_is_tidy():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "lib", "tests", "benchmarks"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
