@@ -31,7 +31,7 @@ def project(tmp_path_factory):
 
 
 def start(project, profile, *launcher):
-    """The training command in `project`: its library is a real copy of the path, so that ROOT is `project`."""
+    """The training command, its paths turned to `project`."""
     code = (f"import pathlib; from robustgen import paths; root = pathlib.Path({str(project)!r}); "
             "paths.ROOT, paths.PARAMS, paths.DATA, paths.RESULTS = root, root / 'params', root / 'data', root / 'results'; "
             "from robustgen import train; train.main()")
@@ -97,7 +97,7 @@ def test_after_kill_9_the_weights_are_bitwise_those_of_an_unbroken_run(project, 
 
 
 def test_two_processes_reach_the_weights_of_one(project, whole):
-    finish(start(project, "shared", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611"))
+    finish(start(project, "shared", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"))
     ours, theirs = weights(whole), weights(project / "results/shared/checkpoints" / RUN)
     for epoch, tolerance in ((1, 1e-5), (5, 1e-3)):   # sums in another order; each step of training amplifies the last bit
         for seed in (0, 1):

