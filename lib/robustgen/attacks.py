@@ -15,8 +15,8 @@ def log_odds(logits, y):
     """log p(not y | x) - log p(y | x), (B,): the cross-entropy is its softplus.
 
     So its gradient is that of the cross-entropy up to a positive factor an image, which signed and normalised
-    steps do not see. That factor, p(not y | x), vanishes in float32 where the net is sure, and an attack on the
-    cross-entropy stands still there for no merit of the net.
+    steps do not see. That factor, p(not y | x), is small where the net is sure: float32 then rounds the
+    cross-entropy's gradient, at last to zero, and an attack that follows it fails for no merit of the net.
     """
     others = logits.scatter(1, y[:, None], -torch.inf).logsumexp(1)
     return others - logits.gather(1, y[:, None])[:, 0]
@@ -36,11 +36,11 @@ def pgd(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: C
     Returns images in [0, 1] within `eps` of `x`. The model's mode (train, eval) is left as it is.
     """
     checks.classifier(model, x, y)
-    return _climb(model, x, y, norm=norm, eps=eps, step_size=step_size, steps=steps, random_start=random_start,
+    return climb(model, x, y, norm=norm, eps=eps, step_size=step_size, steps=steps, random_start=random_start,
                   loss=loss, generator=generator)
 
 
-def _climb(model, x, y, *, norm, eps, step_size, steps, random_start, generator, loss=log_odds):
+def climb(model, x, y, *, norm, eps, step_size, steps, random_start, generator, loss=log_odds):
     """`pgd` without the checks, for the inside of a training step."""
     project = ascent.ball(norm, x, eps)
     start = ascent.random_in_ball(norm, x, eps, generator) if random_start else x

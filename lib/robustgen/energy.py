@@ -1,4 +1,4 @@
-"""Energies of a classifier: its logits f(x) read as unnormalised log-probabilities (JEM; JEAT eqs. 2-4)."""
+"""Energies of a classifier: its logits f(x) read as unnormalised log-probabilities (JEM; JEAT eq. 12)."""
 
 
 def joint_energy(logits, y):

@@ -8,7 +8,7 @@ torch.Generator, or one seed an image) feeds every random draw.
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from .attacks import Norm, _climb
+from .attacks import Norm, climb
 from .config import Count, Positive, arguments, checked, known
 
 
@@ -37,7 +37,7 @@ class AdversarialCE(CrossEntropy):
         self.attack = dict(norm=norm, eps=eps, step_size=step_size, steps=steps, random_start=random_start)
 
     def forward(self, x, y, generator=None):
-        return super().forward(_climb(self.model, x, y, generator=generator, **self.attack), y)
+        return super().forward(climb(self.model, x, y, generator=generator, **self.attack), y)
 
 
 OBJECTIVES = {"CrossEntropy": CrossEntropy, "AdversarialCE": AdversarialCE}

@@ -11,6 +11,7 @@ noise are functions of (seed, epoch, image), so there is no hidden state to lose
 
 import csv
 import json
+import math
 import os
 import platform
 import shutil
@@ -107,7 +108,7 @@ def fit(run, path, fabric, *, label="", source="run"):
                 if step % 10 == 9:   # reading a number waits for the device: not every step
                     bar.set_postfix({key: f"{float(value) / (step + 1):.3f}" for key, value in sums.items()}, refresh=False)
             means = {key: float(fabric.all_reduce(value / steps)) for key, value in sums.items()}
-            if not all(map(torch.isfinite, map(torch.tensor, means.values()))):
+            if not all(map(math.isfinite, means.values())):
                 raise FloatingPointError(f"{label}: the loss is no longer finite in epoch {epoch + 1}; lower 'lr' ({run.lr})")
             epoch += 1
             model.eval()
