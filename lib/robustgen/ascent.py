@@ -36,6 +36,15 @@ def ascend(x, objective, *, step, project, steps, noise=0.0, generator=None, cal
     return x.detach()
 
 
+def pgd(x, objective, *, norm, eps, step_size, steps, random_start, generator=None):
+    """Projected gradient ascent within `eps` of each image of `x`, in the norm "linf" or "l2".
+
+    objective   as in `ascend`. eps and step_size may be numbers or hold one an image, (B, 1, 1, 1).
+    """
+    start = random_in_ball(norm, x, eps, generator) if random_start else x
+    return ascend(start, objective, step=STEP[norm](step_size), project=ball(norm, x, eps), steps=steps)
+
+
 # Step rules: gradient -> displacement
 
 def signed(size):
@@ -46,6 +55,14 @@ def signed(size):
 def normalised(size):
     """Steepest ascent in l2: every image moves by `size`. A zero gradient moves nothing."""
     return lambda gradient: size * gradient / (norm(gradient) + 1e-10)
+
+
+def scaled(size):
+    """Gradient ascent as it is: `size` times the gradient."""
+    return lambda gradient: size * gradient
+
+
+STEP = {"linf": signed, "l2": normalised}   # steepest ascent in each norm
 
 
 # Projections: images -> allowed images

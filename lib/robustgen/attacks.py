@@ -1,25 +1,11 @@
 """Attacks: images near the given ones that a classifier gets wrong."""
 
-from typing import Literal
 
 import torch
 
 from . import ascent, checks
-from .config import Count, Positive, arguments
-
-Norm = Literal["linf", "l2"]
-STEP = {"linf": ascent.signed, "l2": ascent.normalised}
-
-
-def log_odds(logits, y):
-    """log p(not y | x) - log p(y | x), (B,): the cross-entropy is its softplus.
-
-    So its gradient is that of the cross-entropy up to a positive factor an image, which signed and normalised
-    steps do not see. That factor, p(not y | x), is small where the net is sure: float32 then rounds the
-    cross-entropy's gradient, at last to zero, and an attack that follows it fails for no merit of the net.
-    """
-    others = logits.scatter(1, y[:, None], -torch.inf).logsumexp(1)
-    return others - logits.gather(1, y[:, None])[:, 0]
+from .config import Count, Norm, Positive, arguments
+from .energy import log_odds
 
 
 @arguments
@@ -36,16 +22,8 @@ def pgd(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: C
     Returns images in [0, 1] within `eps` of `x`. The model's mode (train, eval) is left as it is.
     """
     checks.classifier(model, x, y)
-    return climb(model, x, y, norm=norm, eps=eps, step_size=step_size, steps=steps, random_start=random_start,
-                  loss=loss, generator=generator)
-
-
-def climb(model, x, y, *, norm, eps, step_size, steps, random_start, generator, loss=log_odds):
-    """`pgd` without the checks, for the inside of a training step."""
-    project = ascent.ball(norm, x, eps)
-    start = ascent.random_in_ball(norm, x, eps, generator) if random_start else x
-    return ascent.ascend(start, lambda x: loss(model(x), y),
-                         step=STEP[norm](step_size), project=project, steps=steps)
+    return ascent.pgd(x, lambda x: loss(model(x), y), norm=norm, eps=eps, step_size=step_size, steps=steps,
+                      random_start=random_start, generator=generator)
 
 
 @torch.no_grad()
@@ -67,7 +45,7 @@ def robust_accuracy(model, x, y, *, norm: Norm, eps: Positive, step_size: Positi
 
     checks.classifier(model, x, y)
     start = ascent.random_in_ball(norm, x, eps, generator) if random_start else x
-    step = STEP[norm](step_size)
+    step = ascent.STEP[norm](step_size)
     waiting = torch.arange(len(x), device=x.device)
     active, taken, robust = waiting[:0], waiting[:0], 0   # images under attack, and the steps each has taken
     z = start[:0]

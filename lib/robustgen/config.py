@@ -24,7 +24,8 @@ Index = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Several = Annotated[list, Field(min_length=1)]
+Family = Annotated[list, Field(min_length=1)] | Annotated[dict[str, dict], Field(min_length=1)]
+Norm = Literal["linf", "l2"]
 settings = functools.partial(dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
 
 
@@ -32,28 +33,44 @@ settings = functools.partial(dataclass, frozen=True, kw_only=True, config=Config
 class Run:
     """One training run: a family of nets that differ in a single setting, named by `over`."""
 
-    data: Literal["mnist", "cifar10"]
+    data: Literal["mnist", "mnist-distractor", "cifar10"]
     images: Count | None            # training images, drawn once with `seed`; None takes all
+    flip: bool                      # mirror half of the images
+    crop: Index                     # pixels of black border that random crops are taken from; 0 for no crops
     model: dict                     # name and arguments of models.build
     objective: dict                 # name and arguments of objectives.build
-    over: dict[str, Several]        # the family: a setting (`seed`, `objective.eps`, ...) and its values
+    over: dict[str, Family]         # the family, see `members`
     seed: Index
     epochs: Count
     batch: Count                    # global: shared out over the processes of a distributed run
-    lr: Positive
-    momentum: Fraction
-    weight_decay: NonNegative
-    schedule: Literal["constant", "linear"]   # of the learning rate: train.SCHEDULES
-    test_images: Count              # held-out images whose accuracy is logged after each epoch
+    optimizer: dict                 # name (SGD, Adam, AdamW of torch.optim) and arguments
+    schedule: dict                  # of the learning rate: name and arguments of train.SCHEDULES
+    bound: Positive                 # a loss or mean energy beyond it counts as divergence
+    test_images: Count              # held-out images that are judged after each epoch
     snapshots: bool                 # keep the weights of every epoch
+    weights: Literal["float32", "float16"]       # of the checkpoints
+    precision: Literal["32-true", "bf16-mixed"]  # of the arithmetic, as Lightning Fabric names it
+    compile: bool                   # torch.compile, where a GPU is worth the wait
+    channels_last: bool             # memory layout of the convolutions
 
     def members(self):
-        """The nets of the family as {name: its settings}, e.g. {"seed=0": Run(seed=0, ...), ...}."""
+        """The nets of the family as {name: its settings}, e.g. {"seed=0": Run(seed=0, ...), ...}.
+
+        `over` is {setting: [values]}, such as seed: [0, 1] or objective.eps: [0.5, 1.0], or {label: {name: changes}},
+        such as ablation: {relu: {model.activation: relu}, no-bias: {model.bias: false}}.
+        """
         (key, values), = self.over.items()
-        group, _, leaf = key.rpartition(".")
-        if group:
-            return {f"{leaf}={v}": replace(self, **{group: getattr(self, group) | {leaf: v}}) for v in values}
-        return {f"{leaf}={v}": replace(self, **{leaf: v}) for v in values}
+        named = values if isinstance(values, dict) else {value: {key: value} for value in values}
+        return {f"{key.rpartition('.')[2]}={name}": self._changed(changes) for name, changes in named.items()}
+
+    def _changed(self, changes):
+        fields = {}
+        for key, value in changes.items():
+            group, _, leaf = key.rpartition(".")
+            settings = fields.get(group, getattr(self, group, None)) if group else vars(self)
+            known("setting", key if not group or not isinstance(settings, dict) else leaf, settings if isinstance(settings, dict) else vars(self))
+            fields |= {group: settings | {leaf: value}} if group else {leaf: value}
+        return replace(self, **fields)
 
 
 @settings
@@ -91,19 +108,26 @@ def load(profile, section, /, **overrides):
 def run(profile, name):
     """Settings of a training run, from its section in `params/<profile>/train.yaml`."""
     source = _file(profile, "train")
-    sections = _read(source)
-    settings = checked(Run, sections[known("run", name, sections)], f"{_shown(source)}, {name}")
+    sections = _runs(source)
+    where = f"{_shown(source)}, {name}"
+    settings = checked(Run, sections[known("run", name, sections)], where)
     if len(settings.over) != 1:
-        raise ValueError(f"{_shown(source)}, {name}: 'over' must name exactly one setting, such as seed: [0, 1, 2]")
-    key = next(iter(settings.over))
-    group, _, leaf = key.rpartition(".")
-    known("setting", leaf, getattr(settings, group, {}) if group else vars(settings), f"{_shown(source)}, {name}, over: ")
+        raise ValueError(f"{where}: 'over' must name exactly one setting, such as seed: [0, 1, 2]")
+    try:
+        settings.members()
+    except ValueError as error:
+        raise ValueError(f"{where}, over: {error}") from None
     return settings
 
 
 def runs(profile):
     """Names of a profile's training runs."""
-    return list(_read(_file(profile, "train")))
+    return list(_runs(_file(profile, "train")))
+
+
+def _runs(source):
+    """The sections of a train.yaml; those whose names begin with _ are only there for others to build on."""
+    return {name: section for name, section in _read(source).items() if not name.startswith("_")}
 
 
 def profiles():

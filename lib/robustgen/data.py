@@ -80,7 +80,8 @@ class Images:
 def load(name, split, n=None, seed=0):
     """Load a dataset from `data/`.
 
-    name   "mnist" (60000 + 10000 images, 1x28x28) or "cifar10" (50000 + 10000, 3x32x32).
+    name   "mnist" (60000 + 10000 images, 1x28x28), "cifar10" (50000 + 10000, 3x32x32), or "mnist-distractor"
+           (as mnist, 1x56x28, with a letter above or below the digit: `distractor`).
     split  "train" or "test".
     n      take this many images, drawn without replacement with `seed`; None takes all, in file order.
 
@@ -88,19 +89,24 @@ def load(name, split, n=None, seed=0):
     """
     import torch
 
-    known("dataset", name, CHECKSUMS)
+    from . import distractor
+
+    known("dataset", name, (*CHECKSUMS, "mnist-distractor"))
     known("split", split, ("train", "test"))
-    folder = paths.DATA / name
+    files = name.removesuffix("-distractor")
+    folder = paths.DATA / files
     if not folder.is_dir():
-        raise FileNotFoundError(f"data/{name} is missing; fetch it with: make data")
-    x, y = READERS[name](folder, split)
-    x, y = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
+        raise FileNotFoundError(f"data/{files} is missing; fetch it with: make data")
+    x, y = READERS[files](folder, split)
+    x, y, chosen = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), torch.arange(len(x))
     if n is not None:
         if not 0 < n <= len(x):
             raise ValueError(f"{name} has {len(x)} {split} images; {n} cannot be drawn. Choose 1 to {len(x)}.")
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
         x, y = x[chosen], y[chosen]
-    return Images(x, y, CLASSES[name])
+    if name != files:
+        x = distractor.compose(x, chosen)
+    return Images(x, y, CLASSES[files])
 
 
 def _read_mnist(folder, split):

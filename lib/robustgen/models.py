@@ -1,8 +1,9 @@
-"""Classifiers from images in [0, 1] to logits. Normalisation is part of the model."""
+"""The nets by name. Classifiers take images in [0, 1] to logits; normalisation is part of the model."""
 
 import torch
 from torch import nn
 
+from . import denoisers, resnets
 from .config import Count, arguments, checked, known
 
 
@@ -44,17 +45,23 @@ def mnist_cnn(*, width: Count, hidden: Count):
     return net
 
 
-BUILDERS = {"mnist_cnn": mnist_cnn}
+BUILDERS = {
+    "mnist_cnn": mnist_cnn, "resnet": resnets.resnet, "resnet10": resnets.resnet10, "resnet18": resnets.resnet18,
+    "wrn_28_10": resnets.wrn_28_10, "gradresnet": resnets.gradresnet,
+    "dncnn": denoisers.dncnn, "drunet": denoisers.drunet, "autoencoder": denoisers.autoencoder,
+}
 
 
-def build(name, *, generator=None, source="models.build", **kwargs):
-    """Build a model with fresh weights, in the memory layout that convolutions run fastest in.
+def build(name, *, generator=None, channels_last=True, source="models.build", **kwargs):
+    """Build a model with fresh weights.
 
-    generator  an int seed: the same seed gives the same weights, whatever was drawn before.
-    source     where the arguments come from, for the error that a wrong one raises.
+    generator      an int seed: the same seed gives the same weights, whatever was drawn before.
+    channels_last  memory layout of the convolutions: faster nearly everywhere.
+    source         where the arguments come from, for the error that a wrong one raises.
     """
     make = BUILDERS[known("model", name, BUILDERS, f"{source}: ")]
     with torch.random.fork_rng(devices=[]):
         if generator is not None:
             torch.manual_seed(generator)
-        return checked(make, kwargs, source).to(memory_format=torch.channels_last)
+        model = checked(make, kwargs, source)
+    return model.to(memory_format=torch.channels_last) if channels_last else model

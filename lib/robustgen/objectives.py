@@ -1,46 +1,14 @@
-"""Training objectives: modules that hold a model and turn a batch into a loss.
+"""The training objectives by name."""
 
-`forward(x, y, generator)` returns the mean loss of the batch and a dict of per-batch numbers to log, always
-with `accuracy`, the share of the images trained on that the model gets right. `generator` (a
-torch.Generator, or one seed an image) feeds every random draw.
-"""
+from .classification import AdversarialCE, CrossEntropy, GradNorm, NoisyCE, Objective, PreJEAT, Smoothness
+from .config import checked, known
+from .denoising import Autoencoding, Denoising, JointDenoising
+from .jem import JEAT, JEM
 
-from torch import nn
-from torch.nn.functional import cross_entropy
+OBJECTIVES = {objective.__name__: objective for objective in (
+    CrossEntropy, NoisyCE, GradNorm, Smoothness, AdversarialCE, PreJEAT, JEAT, JEM, JointDenoising, Denoising, Autoencoding)}
 
-from .attacks import Norm, climb
-from .config import Count, Positive, arguments, checked, known
-
-
-class CrossEntropy(nn.Module):
-    """Mean of -log p(y | x)."""
-
-    @arguments
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x, y, generator=None):
-        logits = self.model(x)
-        return cross_entropy(logits, y), {"accuracy": (logits.argmax(1) == y).float().mean()}
-
-
-class AdversarialCE(CrossEntropy):
-    """Mean of max over ||d|| <= eps of -log p(y | x + d), the inner maximum by PGD (Madry et al. 2018).
-
-    The model stays in its mode during the attack. Only the outer loss reaches the weights' gradients.
-    """
-
-    @arguments
-    def __init__(self, model: nn.Module, *, norm: Norm, eps: Positive, step_size: Positive, steps: Count, random_start: bool):
-        super().__init__(model)
-        self.attack = dict(norm=norm, eps=eps, step_size=step_size, steps=steps, random_start=random_start)
-
-    def forward(self, x, y, generator=None):
-        return super().forward(climb(self.model, x, y, generator=generator, **self.attack), y)
-
-
-OBJECTIVES = {"CrossEntropy": CrossEntropy, "AdversarialCE": AdversarialCE}
+__all__ = ["OBJECTIVES", "Objective", "build", *OBJECTIVES]
 
 
 def build(model, name, *, source="objectives.build", **kwargs):

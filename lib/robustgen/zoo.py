@@ -2,6 +2,8 @@
 
 import json
 
+import torch
+
 from . import config, models, paths
 
 
@@ -34,11 +36,16 @@ def values(run, profile):
     return next(iter(config.run(profile, run).over.values()))
 
 
-def save_weights(model, file, architecture):
-    """Write a model's weights, with the arguments of models.build in the header, whole or not at all."""
+def save_weights(weights, file, architecture, dtype=torch.float32):
+    """Write a state dict, with the arguments of models.build in the header, whole or not at all.
+
+    dtype   of the numbers in the file. Raises ValueError if they do not fit into it.
+    """
     from safetensors.torch import save_file
 
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    tensors = {key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous() for key, value in weights.items()}
+    if not all(torch.isfinite(value).all() for value in tensors.values()):
+        raise ValueError(f"{file.name}: the weights are not finite as {dtype}; set 'weights' to float32, or train again")
     with paths.atomic(file) as new:
         save_file(tensors, new, metadata={"architecture": json.dumps(architecture)})
 

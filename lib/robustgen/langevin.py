@@ -1,0 +1,79 @@
+"""Langevin dynamics on a classifier's energies: the sampler, where its chains start, and where they rest between steps."""
+
+import torch
+
+from . import ascent, rng
+
+
+def langevin(x, energy, *, steps, step_size, noise, generator=None):
+    """Stochastic gradient Langevin dynamics: x <- x - step_size grad E(x) + noise N(0, I), `steps` times.
+
+    x           (B, C, H, W), where the chains start.
+    energy      images -> (B,) energies; an image's must not depend on its neighbours.
+    step_size, noise   alpha / 2 and sqrt(alpha) in JEAT's Algorithm 1 and eq. 9. JEM and its heirs set them apart:
+                1 and 0.01 for images in [-1, 1], which is 0.25 and 0.005 in our units of [0, 1].
+
+    Chains are not kept in [0, 1].
+    """
+    return ascent.ascend(x, lambda x: -energy(x), step=ascent.scaled(step_size), project=lambda x: x, steps=steps,
+                         noise=noise, generator=generator)
+
+
+def uniform_start(images):
+    """A sampler (seeds (n,)) -> (n, C, H, W) of images whose pixels are uniform in [0, 1] (JEM)."""
+    shape = images.x.shape[1:]
+    return lambda seeds: rng.uniform(seeds, shape)
+
+
+def class_gaussian(images):
+    """A sampler (seeds (n,)) -> (n, C, H, W) of N(mean, covariance) of a class of `images`, drawn per chain (JEM++; JEAT, eq. 4).
+
+    The classes are equally likely. A draw is mean + sum_i g_i (x_i - mean) / sqrt(n - 1) over the class's images with
+    standard normal g: it has their very covariance, of which no matrix is built.
+    """
+    members = [images.x[images.y == label] for label in range(len(images.classes))]
+
+    def sample(seeds):
+        label = (rng.uniform(seeds, (), stream=1) * len(members)).long()
+        out = torch.empty(len(seeds), *images.x.shape[1:], device=images.x.device)
+        for number, own in enumerate(members):
+            chosen = (label == number).nonzero()[:, 0]
+            if len(chosen):
+                flat = own.flatten(1).float() / 255
+                g = rng.normal(seeds[chosen], (len(own),), stream=2)
+                mean = flat.mean(0)
+                deviation = (g @ flat - g.sum(1, keepdim=True) * mean) / (len(own) - 1) ** 0.5
+                out[chosen] = (mean + deviation).view(-1, *out.shape[1:])
+        return out
+    return sample
+
+
+STARTS = {"uniform": uniform_start, "class_gaussian": class_gaussian}
+
+
+class ReplayBuffer:
+    """Chains that go on from step to step (Du & Mordatch 2019; JEM).
+
+    Each position of the global batch has `slots` chains of its own, of which one is drawn each step; so a process
+    holds just its positions' chains, and what a chain does depends on no other process.
+    """
+
+    def __init__(self, start, first, count, slots, seed, device="cpu"):
+        self.start = start
+        positions = torch.arange(first, first + count, device=device)
+        chains = [start(rng.fold(seed, positions, slot)) for slot in range(slots)]
+        self.chains = torch.stack(chains, 1)   # (count, slots, C, H, W)
+
+    def draw(self, seeds, reinit):
+        """Chains to go on with, one a position, each begun afresh with probability `reinit`: (images, slots)."""
+        chance, slot = rng.uniform(seeds, (2,)).T
+        slot = (slot * self.chains.shape[1]).long()
+        x = self.chains[torch.arange(len(seeds), device=seeds.device), slot]
+        fresh = (chance < reinit).nonzero()[:, 0]
+        if len(fresh):
+            x[fresh] = self.start(rng.fold(seeds[fresh], 1)).to(x.dtype)
+        return x, slot
+
+    def put(self, x, slot):
+        """Leave chains where they were drawn from."""
+        self.chains[torch.arange(len(x), device=x.device), slot] = x.to(self.chains.dtype)
