@@ -10,7 +10,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_COMPILE_BYTECODE := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env data repro test lab bench lock
+.PHONY: help env data repro test lab bench store lock
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -28,8 +28,9 @@ data: env ## Fetch MNIST and CIFAR-10 into data/ and check them
 	python -m robustgen.data
 	dvc commit --quiet data.dvc   # confirms the lock, and keeps a copy in DVC's cache
 
-repro: data ## Run the pipeline: make repro [PROFILE=test|laptop|gpu|paper]
+repro: data ## Run the pipeline: make repro [PROFILE=test|laptop|gpu|paper] [FRESH=1]; FRESH trains even what store/ has
 	$(if $(PROFILE),python -m robustgen.config $(PROFILE))
+	$(if $(FRESH),dvc repro --force train,dvc pull --quiet --allow-missing --remote store train)
 	dvc repro
 	@for profile in $$(python -m robustgen.config); do echo "The report is results/$$profile/REPORT.md"; done
 
@@ -41,6 +42,9 @@ lab: data ## Open JupyterLab on notebooks/
 
 bench: data ## Measure the speed claims, each beside its alternative
 	python benchmarks/bench.py
+
+store: env ## Put the checkpoints of the chosen profile into store/, from which others get them
+	dvc push --remote store train
 
 lock: env ## Renew requirements.txt from pyproject.toml: make lock [ARGS=--upgrade]
 	uv pip compile pyproject.toml --all-extras --no-header --no-annotate --no-emit-find-links --no-emit-index-url --quiet $(ARGS) -o requirements.txt

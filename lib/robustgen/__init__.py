@@ -5,8 +5,9 @@ Modules are imported when first used: `import robustgen as rg`, then `rg.attacks
 
 import importlib
 
-__all__ = ["ascent", "attacks", "checks", "config", "data", "energy", "models", "objectives", "paths", "plots", "report",
-           "rng", "spectral", "train", "vision", "zoo"]
+__all__ = ["ascent", "attacks", "augment", "autodiff", "checks", "classification", "config", "data", "denoisers", "denoising",
+           "distractor", "energy", "jem", "job", "langevin", "models", "objectives", "paths", "plots", "report", "resnets", "rng",
+           "spectral", "train", "vision", "zoo"]
 
 
 def __getattr__(name):

@@ -5,36 +5,24 @@ sees a single ordinary backward pass.
 """
 
 import torch
-from torch import nn
-
-
-class _Call(nn.Module):
-    """A function of a net and images as a module, so that `functional_call` can lend it other buffers."""
-
-    def __init__(self, net, function):
-        super().__init__()
-        self.net, self.function = net, function
-
-    def forward(self, x):
-        return self.function(self.net, x)
 
 
 def input_gradient(net, function, x):
     """Gradient of `function`'s values with respect to the images: (gradient (B, C, H, W), values (B,), extra).
 
     function   (net, images) -> (values (B,), extra tensors or ()); the gradient is that of the values' sum.
+               It may only call the net, not its methods.
 
     All three can be differentiated with respect to the net's weights. Batch norm in train mode works as in an
     ordinary pass: an image's gradient then holds its share in its neighbours' values, and the running
     statistics move on by one step.
     """
-    call = _Call(net, function)
-    tracked = dict(call.named_buffers()) if net.training else {}
+    tracked = dict(net.named_buffers()) if net.training else {}
 
     def total(x):
         # Inside the transform captured buffers may not change, so copies do.
         buffers = {name: buffer.clone() for name, buffer in tracked.items()}
-        values, extra = torch.func.functional_call(call, buffers, (x,)) if buffers else function(net, x)
+        values, extra = function(lambda *args: torch.func.functional_call(net, buffers, args) if buffers else net(*args), x)
         return values.sum(), (values, extra, buffers)
 
     gradient, (values, extra, buffers) = torch.func.grad(total, has_aux=True)(x)

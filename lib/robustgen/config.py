@@ -44,7 +44,7 @@ class Run:
     epochs: Count
     batch: Count                    # global: shared out over the processes of a distributed run
     optimizer: dict                 # name (SGD, Adam, AdamW of torch.optim) and arguments
-    schedule: dict                  # of the learning rate: name and arguments of train.SCHEDULES
+    schedule: dict                  # of the learning rate: name and arguments of job.SCHEDULES
     bound: Positive                 # a loss or mean energy beyond it counts as divergence
     test_images: Count              # held-out images that are judged after each epoch
     snapshots: bool                 # keep the weights of every epoch
@@ -133,6 +133,11 @@ def _runs(source):
 def profiles():
     """Names of the profiles."""
     return sorted(p.name for p in paths.PARAMS.iterdir() if p.is_dir())
+
+
+def chosen():
+    """The profile that `dvc repro` runs: the switch in `params.yaml`. Of several, the first."""
+    return _read(paths.ROOT / "params.yaml")["profiles"][0]
 
 
 def select(profile):

@@ -49,6 +49,7 @@ CLASSES = {
     "mnist": tuple("0123456789"),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist"
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 
@@ -98,12 +99,13 @@ def load(name, split, n=None, seed=0):
     if not folder.is_dir():
         raise FileNotFoundError(f"data/{files} is missing; fetch it with: make data")
     x, y = READERS[files](folder, split)
-    x, y, chosen = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), torch.arange(len(x))
+    chosen = torch.arange(len(x))
     if n is not None:
         if not 0 < n <= len(x):
             raise ValueError(f"{name} has {len(x)} {split} images; {n} cannot be drawn. Choose 1 to {len(x)}.")
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
-        x, y = x[chosen], y[chosen]
+    x = torch.from_numpy(x[chosen.numpy()]).view(-1, *SHAPES[files])   # only what is drawn is copied
+    y = torch.from_numpy(y[chosen.numpy()].astype(np.int64))
     if name != files:
         x = distractor.compose(x, chosen)
     return Images(x, y, CLASSES[files])
@@ -111,15 +113,15 @@ def load(name, split, n=None, seed=0):
 
 def _read_mnist(folder, split):
     part = "train" if split == "train" else "t10k"
-    x = np.fromfile(folder / f"{part}-images-idx3-ubyte", np.uint8)[16:]   # behind a 16-byte header
+    x = np.memmap(folder / f"{part}-images-idx3-ubyte", np.uint8, "r")[16:]   # behind a 16-byte header
     y = np.fromfile(folder / f"{part}-labels-idx1-ubyte", np.uint8)[8:]
-    return x.reshape(-1, 1, 28, 28), y
+    return x.reshape(-1, 784), y
 
 
 def _read_cifar10(folder, split):
     files = [f for f in CHECKSUMS["cifar10"] if f.startswith("data" if split == "train" else "test")]
     rows = np.concatenate([np.fromfile(folder / f, np.uint8) for f in files]).reshape(-1, 3073)
-    return rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0]
+    return rows[:, 1:], rows[:, 0]
 
 
 READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10}

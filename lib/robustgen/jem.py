@@ -46,19 +46,19 @@ class JEM(Objective):
         self.sgld["step_size"] /= 2
         return {"sgld_step": self.sgld["step_size"]}
 
-    def sample(self, seeds):
+    def sample(self, seeds, dtype):
         """Negatives x~, (B, C, H, W): chains of the buffer, moved on."""
         if self.chains is None:
             raise ValueError("the replay buffer is empty; call prepare(images, 0, batch, batch, seed) first")
         begin, slot = self.chains.draw(rng.fold(seeds, 1), self.reinit)
         with evaluating(self.model):
-            reached = langevin.langevin(begin, lambda x: marginal_energy(self.output(x)), **self.sgld, generator=rng.fold(seeds, 2))
+            reached = langevin.langevin(begin.to(dtype), lambda x: marginal_energy(self.output(x)), **self.sgld, generator=rng.fold(seeds, 2))
         self.chains.put(reached, slot)
         return reached
 
     def forward(self, x, y, generator=None):
         seeds = rng.seeds(generator, len(x), x.device)
-        sampled = self.sample(seeds).to(x.dtype)
+        sampled = self.sample(seeds, x.dtype)
         return self._loss(self.real(x, y, seeds), y, sampled)
 
     def real(self, x, y, seeds):

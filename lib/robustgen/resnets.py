@@ -89,7 +89,16 @@ def wrn_28_10(*, depth: Count, width: Count, norm: Literal["batch", "none"], cha
         for block in range(blocks):
             layers.append(_WideBlock(inputs, outputs, 2 if stage and not block else 1, **parts))
             inputs = outputs
-    return nn.Sequential(*layers, parts["norm"](inputs), parts["activation"](), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+    net = nn.Sequential(*layers, parts["norm"](inputs), parts["activation"](), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+    if plain:   # no norm mends a bad scale: He initialisation, and block outputs that sum to about unit variance
+        for layer in net.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, a=0.2)
+                nn.init.zeros_(layer.bias)
+        for block in net:
+            if isinstance(block, _WideBlock):
+                block.body[-1].weight.data /= (3 * blocks) ** 0.5
+    return net
 
 
 class _Centred(nn.Module):
@@ -132,8 +141,8 @@ class GradResNet(nn.Module):
         total = inputs + sum(layer.out_features for layer in self.sides)
         self.classify = nn.Linear(total, classes, bias=False)   # W
         self.density = nn.Linear(total, 1, bias=False)          # w
-        # A score of 1/sigma an image in [0, 1] needs w' f of order 100: torch's default would take the optimiser long to grow.
-        nn.init.normal_(self.density.weight)
+        # A score is large in units of [0, 1], so w' f must be: torch's default takes long to grow, and four times this learns nothing.
+        nn.init.normal_(self.density.weight, std=4 / total**0.5)
 
     def features(self, y):
         z, pooled = self.stem(y), []
@@ -142,17 +151,14 @@ class GradResNet(nn.Module):
             pooled.append(z.mean((2, 3)))
         return torch.cat([side(p) for side, p in zip(self.sides, pooled)] + pooled[-1:], 1)
 
-    def forward(self, y):
-        """Logits of log p(c | y), (B, C)."""
-        return self.classify(self.features(y))
-
-    def log_density(self, y):
-        """log p(y) up to a constant, (B,) (eq. 11)."""
-        return -0.5 * self.density(self.features(y))[:, 0] ** 2
+    def forward(self, y, density=False):
+        """Logits of log p(c | y), (B, C); with `density`, log p(y) up to a constant instead, (B,) (eqs. 10, 11)."""
+        features = self.features(y)
+        return -0.5 * self.density(features)[:, 0] ** 2 if density else self.classify(features)
 
     def score(self, y):
         """Gradient of log p(y) with respect to y, in units of [0, 1]; differentiable again."""
-        return input_gradient(self, lambda net, y: (net.log_density(y), ()), y)[0]
+        return input_gradient(self, lambda net, y: (net(y, True), ()), y)[0]
 
     def denoise(self, y, sigma):
         """D(y) = y + sigma^2 grad log p(y) (eq. 7). sigma: (B,) in 0-255 units."""

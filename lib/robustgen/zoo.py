@@ -1,4 +1,7 @@
-"""Trained nets by name: `load("mnist-robust", "laptop", seed=1)`."""
+"""Trained nets by name: `load("mnist-robust", "laptop", seed=1)`; `list()` tells which there are.
+
+    python -m robustgen.zoo --profile laptop
+"""
 
 import json
 
@@ -32,8 +35,34 @@ def load(run, profile, *, epoch=None, device="cpu", **member):
 
 
 def values(run, profile):
-    """The values that a family's members differ in, such as the seeds or radii it was trained with."""
-    return next(iter(config.run(profile, run).over.values()))
+    """What a family's members differ in, such as the seeds or radii it was trained with, or the names of its variants."""
+    return [*next(iter(config.run(profile, run).over.values()))]
+
+
+def table(profile=None):
+    """The nets of a profile (default: the one chosen in params.yaml) as a data frame, trained or not, a row each."""
+    import pandas as pd
+
+    profile = profile or config.chosen()
+    rows = []
+    for run in config.runs(profile):
+        for member, settings in config.run(profile, run).members().items():
+            folder = paths.RESULTS / profile / "checkpoints" / run
+            record = folder / f"{member}.json"
+            last = json.loads(record.read_text())["history"][-1] if record.exists() else {}
+            with torch.device("meta"):   # counts without memory
+                size = sum(p.numel() for p in models.build(**settings.model).parameters())
+            rows.append({
+                "run": run, "net": member, "dataset": settings.data, "model": f"{settings.model['name']}, width {settings.model['width']}",
+                "objective": settings.objective["name"], "parameters": size, "trained": "yes" if last else "no",
+                "accuracy": last.get("test_accuracy"), "psnr_25": last.get("test_psnr_25"),
+                "where": (folder / f"{member}.safetensors").relative_to(paths.ROOT).as_posix() if last else f"dvc repro train@{profile}-{run}"})
+    return pd.DataFrame(rows)
+
+
+def list(profile=None):   # noqa: A001
+    """Print the table of a profile's nets: what they are, whether they are trained, how well, and where they lie."""
+    print(table(profile).to_string(index=False, na_rep="", float_format="{:.3f}".format, formatters={"parameters": "{:,}".format}))
 
 
 def save_weights(weights, file, architecture, dtype=torch.float32):
@@ -68,3 +97,18 @@ def load_weights(file, architecture, remedy="make it again"):
     except RuntimeError as error:
         raise ValueError(f"{file} does not fit {architecture}: {str(error).splitlines()[-1].strip()}; delete it and {remedy}") from None
     return model.eval().requires_grad_(False)
+
+
+def main():
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m robustgen.zoo", description="List the nets of a profile, trained or not.")
+    parser.add_argument("--profile", help=f"one of: {', '.join(config.profiles())} (default: the chosen one)")
+    try:
+        list(parser.parse_args().profile)
+    except ValueError as problem:
+        parser.exit(1, f"{problem}\n")
+
+
+if __name__ == "__main__":
+    main()
