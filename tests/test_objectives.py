@@ -361,3 +361,11 @@ def test_input_gradient_gives_what_its_function_gives(batch):
     z = x.clone().requires_grad_()
     expected, = torch.autograd.grad(model(z).logsumexp(1).sum(), z)
     assert torch.allclose(gradient, expected) and torch.allclose(values, model(x).logsumexp(1)) and torch.allclose(logits, model(x))
+
+
+def test_any_classifier_trains_on_the_classification_half(batch):
+    x, y = batch
+    loss, log = joint(net(), "classification", margin=1, mixed=True)(x, y, SEEDS)
+    assert torch.equal(loss, log["classification"]) and set(joint(net(), "classification").test(x, y)) == {"test_accuracy"}
+    with pytest.raises(ValueError, match="cannot denoise"):
+        joint(net())

@@ -69,7 +69,7 @@ class Denoising(Objective):
 class JointDenoising(Denoising):
     """Joint denoising, eq. 13: E [-log p(c | y) + (1/d) ||sigma grad log p(y) + e||^2], each half on its own images.
 
-    task     "joint", or one half alone: "classification", "denoising". The other half's weights then rest.
+    task     "joint", or one half alone: "classification" (of any classifier), "denoising". The other half's weights then rest.
     sigma_classification, sigma_denoising   (lowest, highest) in 0-255 units; sigma is the square of a uniform variable.
     margin, mixed   classification only: padded crops by so many pixels; MixUp or CutMix. Flips are the trainer's.
     every    the denoising loss of the joint task takes every so-manieth image (paper: 64 of 128).
@@ -78,10 +78,14 @@ class JointDenoising(Denoising):
     @arguments
     def __init__(self, model: nn.Module, *, task: Literal["joint", "classification", "denoising"], sigma_classification: Range,
                  sigma_denoising: Range, margin: Index, mixed: bool, every: Count):
-        super().__init__(model, sigma=sigma_denoising)
+        if task == "classification":
+            Objective.__init__(self, model)   # nothing is denoised
+        else:
+            super().__init__(model, sigma=sigma_denoising)
         self.task, self.sigma_classification, self.margin, self.mixed, self.every = task, sigma_classification, margin, mixed, every
-        model.density.requires_grad_(task != "classification")
-        model.classify.requires_grad_(task != "denoising")
+        resting = {"classification": "density", "denoising": "classify"}.get(task)
+        if hasattr(model, str(resting)):
+            getattr(model, resting).requires_grad_(False)
 
     def forward(self, x, y, generator=None):
         seeds = rng.seeds(generator, len(x), x.device)

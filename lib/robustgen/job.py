@@ -93,7 +93,9 @@ class Job:
         number = state["epochs"]
         seed = rng.fold(run.seed, *range(len(state["retries"]))) if state["retries"] else run.seed   # another one after each retry
         steps = len(self.images) // run.batch   # an epoch's incomplete last batch is left out
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(int(rng.fold(seed, number)) % 2**63))
+        epoch_seed = rng.fold(seed, number)
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(int(epoch_seed) % 2**63))
+        epoch_seed = epoch_seed.to(fabric.device)
         peaks = [group.setdefault("peak", group["lr"]) for group in optimizer.param_groups]
         objective.train()
         sums = {}
@@ -103,7 +105,7 @@ class Job:
             for group, peak in zip(optimizer.param_groups, peaks):
                 group["lr"] = peak * self.rate((number * steps + step + 1) / (run.epochs * steps))
             mine = batch.view(fabric.world_size, -1)[fabric.global_rank]
-            seeds = rng.fold(seed, number, mine)
+            seeds = rng.fold(epoch_seed, mine)
             x, y = self.batch(mine, seeds)
             loss, log = objective(x, y, generator=seeds)
             log = {"loss": loss.detach(), **log}

@@ -43,7 +43,10 @@ def fold(seed, *numbers):
     """Derive new seeds from `seed` and whole numbers (ints or int64 tensors that broadcast with it)."""
     seed = torch.as_tensor(seed, dtype=torch.int64)
     for number in numbers:
-        seed = _mix(seed + GOLDEN * (torch.as_tensor(number, device=seed.device) + 1))
+        offset = GOLDEN * (number + 1)
+        if isinstance(number, int):
+            offset = (offset + 2**63) % 2**64 - 2**63   # as a tensor's product would wrap; no tensor is made of it, which a GPU would wait for
+        seed = _mix(seed + offset)
     return seed
 
 
