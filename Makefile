@@ -40,8 +40,8 @@ test: data ## Run the tests: make test [ARGS="-k pgd"]
 lab: data ## Open JupyterLab on notebooks/
 	jupyter lab --notebook-dir notebooks
 
-bench: data ## Measure the speed claims, each beside its alternative
-	python benchmarks/bench.py
+bench: data ## Measure the speed claims, each beside its alternative: make bench [ARGS=training]
+	python benchmarks/bench.py $(ARGS)
 
 store: env ## Put the checkpoints of the chosen profile into store/, from which others get them
 	dvc push --remote store train

@@ -1,18 +1,23 @@
-"""Speed claims, each beside its alternative: `make bench`.
+"""Speed claims, each beside its alternative: `make bench [ARGS=training]`.
 
 The two sides of a pair take turns in one process, on the same nets and images; medians of `n` turns after a
-warm-up, and the median and spread of the turns' ratios. Nets: profile laptop's, trained by `make repro`.
+warm-up, and the median and spread of the turns' ratios. Trained nets are profile laptop's, from `make repro`.
 """
 
+import argparse
 import copy
 import statistics
 import sys
+import tempfile
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import foolbox
 import torch
 import torchattacks
-from robustgen import attacks, data, spectral, zoo
+from robustgen import attacks, config, data, job, models, objectives, rng, spectral, train, zoo
+from robustgen.vision import torchvision
 from torch.nn.functional import cross_entropy
 
 PGD = dict(norm="l2", eps=1.5, step_size=0.2, steps=20)
@@ -59,16 +64,7 @@ def plain_robust_accuracy(model, x, y, *, eps, step_size, steps):
     return robust.float().mean().item()
 
 
-def main():
-    try:
-        standard, robust = zoo.load("mnist-standard", "laptop"), zoo.load("mnist-robust", "laptop")
-    except FileNotFoundError as missing:
-        sys.exit(str(missing))
-    test = data.load("mnist", "test", 1000)
-    x, y = test.unit, test.y
-    print(f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}")
-    print(f"{'pair: ours against the other':70} {'ours':>12} {'other':>12}   other / ours, [range]")
-
+def attack_pairs(standard, robust, x, y):
     few = x[:128], y[:128]
     for name, other in {"torchattacks": torchattacks_pgd, "foolbox": foolbox_pgd}.items():
         pair(f"PGD-20, l2, 128 images, against {name}", lambda: attacks.pgd(robust, *few, **PGD), lambda: other(robust, *few), 9)
@@ -82,11 +78,145 @@ def main():
                     lambda: statistics.fmean(plain_robust_accuracy(standard, bx, by, **settings) for bx, by in zip(x.split(100), y.split(100))), 3)
         print(f"    accuracies: {a:.4f} and {b:.4f}")
 
-    image = x[:8]
+
+def spectrum_pair(robust, x):
     exact, subspace = pair("8 leading eigenvalues, 8 images, exact against subspace",
-                           lambda: spectral.spectrum(robust, image, 8),
-                           lambda: spectral.spectrum(robust, image, 8, method="subspace", tolerance=1e-4, generator=0), 3)
+                           lambda: spectral.spectrum(robust, x[:8], 8),
+                           lambda: spectral.spectrum(robust, x[:8], 8, method="subspace", tolerance=1e-4, generator=0), 3)
     print(f"    largest relative difference of an eigenvalue: {(subspace / exact - 1).abs().max():.1e}")
+
+
+# Training
+
+def joint_denoising_pair(device):
+    """A step of eq. 13 through torch.func (compiled on a GPU) against plain autograd with create_graph."""
+    run = config.run("laptop" if device == "cpu" else "gpu", "cifar10-gradresnet")
+    images = data.load("cifar10", "train", 64).to(device)
+    x, y, seeds = images.unit, images.y, rng.seeds(0, 64, device)
+    ours = objectives.build(models.build(**run.model, generator=0, channels_last=run.channels_last).to(device), **run.objective)
+    plain = copy.deepcopy(ours)
+
+    def plain_loss(x, sigma, e):
+        level = sigma.view(-1, 1, 1, 1) / 255
+        noisy = (x + level * e).requires_grad_()
+        score, = torch.autograd.grad(plain.model(noisy, density=True).sum(), noisy, create_graph=True)
+        return (level * score + e).square().mean()
+
+    plain._loss = plain_loss
+    if device != "cpu":
+        ours.compile()
+
+    def step(objective):
+        objective.zero_grad()
+        loss, _ = objective(x, y, seeds)
+        loss.backward()
+        return loss.item()
+
+    a, b = pair(f"joint denoising step, 64 images, width {run.model['width']}, create_graph", lambda: step(ours), lambda: step(plain), 15)
+    print(f"    losses: {a:.6f} and {b:.6f}")
+
+
+class Cifar(torch.utils.data.Dataset):
+    """CIFAR-10 as a torchvision user has it: a PIL image at a time through the transforms."""
+
+    def __init__(self, images):
+        t = torchvision.transforms
+        self.images = [t.functional.to_pil_image(x) for x in images.x]
+        self.transform = t.Compose([t.RandomCrop(32, padding=4), t.RandomHorizontalFlip(), t.ToTensor()])
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.transform(self.images[i])
+
+
+def data_path_pair():
+    """An epoch of flipped and cropped batches: resident against a DataLoader with a worker a core."""
+    images = data.load("cifar10", "train", 20000)
+    resident = SimpleNamespace(images=images, run=config.run("laptop", "cifar10-standard"))
+    loader = torch.utils.data.DataLoader(Cifar(images), batch_size=128, shuffle=True, num_workers=2, persistent_workers=True)
+
+    def ours():
+        return sum(len(job.Job.batch(resident, part, rng.fold(0, part))[0]) for part in torch.randperm(len(images)).split(128))
+
+    a, b = pair("an epoch of 20000 augmented images, DataLoader with 2 workers", ours, lambda: sum(map(len, loader)), 5)
+    assert a == b == len(images)
+
+
+def adversarial_pair():
+    """Whole trainings of the narrow CIFAR-10 net, one step with a random start against ten without."""
+    test = data.load("cifar10", "test", 500)
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for steps, size in ((1, 0.03922), (10, 0.00784)):
+            settings = config.run("laptop", "cifar10-linf").members()["eps=0.03137"]
+            changes = {"images": 5000, "epochs": 4, "objective.steps": steps, "objective.step_size": size}
+            settings = settings._changed(changes)
+            began = time.perf_counter()
+            train.fit(settings, Path(folder) / str(steps), train._fabric("32-true", "ddp"), label=f"{steps}-step")
+            seconds = time.perf_counter() - began
+            net = zoo.load_weights(Path(folder) / f"{steps}.safetensors", settings.model)
+            attack = dict(norm="linf", eps=8 / 255, step_size=2 / 255, steps=20)
+            results[steps] = seconds, attacks.accuracy(net, test.unit, test.y), attacks.robust_accuracy(net, test.unit, test.y, **attack)
+    print(f"adversarial training, 5000 images of CIFAR-10, 4 epochs, 10-step against single-step: {results[10][0] / results[1][0]:.2f}×  n = 1")
+    for steps, (seconds, clean, robust) in results.items():
+        print(f"    {steps}-step: {seconds:.1f} s, accuracy {clean:.3f}, under PGD-20 at 8/255 {robust:.3f}")
+
+
+def layout_pairs():
+    """What a profile chooses: memory layout, precision, one net after another."""
+    images = data.load("cifar10", "train", 64)
+    x, y = images.unit, images.y
+
+    def step(model, x, precision=torch.float32):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            loss = cross_entropy(model(x), y)
+        loss.backward()
+        model.zero_grad()
+
+    last = models.build("resnet10", width=16, generator=0)
+    first = models.build("resnet10", width=16, generator=0, channels_last=False)
+    moved = x.contiguous(memory_format=torch.channels_last)
+    pair("training step of resnet10, width 16, 64 images, channels first", lambda: step(last, moved), lambda: step(first, x), 15)
+    pair("the same in float32 against bf16-mixed", lambda: step(last, moved), lambda: step(last, moved, torch.bfloat16), 9)
+
+    nets = [models.build("mnist_cnn", width=32, hidden=100, generator=seed, channels_last=False) for seed in range(5)]
+    each = [copy.deepcopy(net).to(memory_format=torch.channels_last) for net in nets]
+    skeleton, (weights, _) = copy.deepcopy(nets[0]).to("meta"), torch.func.stack_module_state(nets)
+    digits = data.load("mnist", "train", 64)
+
+    def loss(weights):
+        return cross_entropy(torch.func.functional_call(skeleton, weights, (digits.unit,)), digits.y)
+
+    def one_by_one():
+        for net in each:
+            cross_entropy(net(digits.unit), digits.y).backward()
+            net.zero_grad()
+
+    pair("5 MNIST nets one after another against stacked with torch.func", one_by_one, lambda: torch.func.vmap(torch.func.grad(loss))(weights), 15)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure the speed claims, each beside its alternative.")
+    parser.add_argument("part", nargs="?", choices=("attacks", "training"), help="only this part")
+    part = parser.parse_args().part
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(f"{torch.get_num_threads()} CPU threads, {torch.cuda.get_device_name() if device == 'cuda' else 'no GPU'}, torch {torch.__version__}")
+    print(f"{'pair: ours against the other':70} {'ours':>12} {'other':>12}   other / ours, [range]")
+    if part != "training":
+        try:
+            standard, robust = zoo.load("mnist-standard", "laptop"), zoo.load("mnist-robust", "laptop")
+        except FileNotFoundError as missing:
+            sys.exit(str(missing))
+        test = data.load("mnist", "test", 1000)
+        attack_pairs(standard, robust, test.unit, test.y)
+        spectrum_pair(robust, test.unit)
+    if part != "attacks":
+        joint_denoising_pair(device)
+        data_path_pair()
+        layout_pairs()
+        adversarial_pair()
 
 
 if __name__ == "__main__":

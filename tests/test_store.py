@@ -1,0 +1,122 @@
+"""The lock and the shipped checkpoints: fresh, whole, small, and enough to train nothing."""
+
+import ast
+import hashlib
+import json
+import subprocess
+
+import pytest
+import yaml
+from conftest import ROOT
+from robustgen import config
+
+LOCK = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STORE = ROOT / "store/files/md5"
+SHIPPED = [name for name in LOCK if name.startswith("train@laptop-")]
+REMEDY = "run `make repro FRESH=1`, then `make store`, and commit dvc.lock and store/"
+
+
+def md5(file):
+    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def stored(digest):
+    return STORE / digest[:2] / digest[2:]
+
+
+def imports(module, seen):
+    """The library's modules that a module imports, and those that these import."""
+    tree = ast.parse((ROOT / f"lib/robustgen/{module}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            for name in [node.module] if node.module else [alias.name for alias in node.names]:
+                if name not in seen:
+                    seen.add(name)
+                    imports(name, seen)
+    return seen
+
+
+def test_training_stages_depend_on_the_files_that_shape_a_checkpoint():
+    """All that the trainer imports, but what reads settings and data, which are locked themselves, and what writes files."""
+    listed = {dep.removeprefix("lib/robustgen/").removesuffix(".py") for dep in STAGES["train"]["deps"] if dep.startswith("lib/")}
+    assert listed == imports("train", {"train"}) - {"config", "data", "paths", "zoo"}
+
+
+def test_every_run_has_a_stage_and_every_profile_has_every_run():
+    runs = STAGES["train"]["matrix"]["run"]
+    for profile in config.profiles():
+        assert sorted(config.runs(profile)) == sorted(runs), profile
+
+
+@pytest.mark.parametrize("profile", config.profiles())
+def test_every_net_of_every_profile_can_be_built(profile):
+    import torch
+    from robustgen import job, models, objectives
+
+    for run in config.runs(profile):
+        for member, settings in config.run(profile, run).members().items():
+            with torch.device("meta"):
+                objective = objectives.build(models.build(**settings.model), **settings.objective)
+            job._named("optimizer", job.OPTIMIZERS, settings.optimizer, f"{profile}, {run} {member}")(objective.parameters())
+            assert job._named("schedule", job.SCHEDULES, settings.schedule, f"{profile}, {run} {member}")(1.0) <= 1
+
+
+def test_every_laptop_run_is_locked():
+    assert sorted(SHIPPED) == sorted(f"train@laptop-{run}" for run in config.runs("laptop")), REMEDY
+
+
+@pytest.mark.parametrize("stage", SHIPPED)
+def test_the_lock_is_fresh(stage):
+    """Code and settings are those that the locked checkpoints were trained with."""
+    for dep in LOCK[stage]["deps"]:
+        if dep["path"].startswith("lib/"):
+            assert md5(ROOT / dep["path"]) == dep["md5"], f"{dep['path']} has changed since {stage}: {REMEDY}"
+    assert {dep["path"] for dep in LOCK[stage]["deps"]} == set(STAGES["train"]["deps"]), f"{stage} has other dependencies now: {REMEDY}"
+    for file, sections in LOCK[stage]["params"].items():
+        now = yaml.safe_load((ROOT / file).read_text())
+        for name, section in sections.items():
+            assert now[name] == section, f"{file}, {name} has changed since {stage}: {REMEDY}"
+
+
+@pytest.mark.parametrize("stage", SHIPPED)
+def test_the_store_has_every_locked_checkpoint_whole(stage):
+    for out in LOCK[stage]["outs"]:
+        assert md5(stored(out["md5"])) == out["md5"].removesuffix(".dir"), f"{out['path']}: {REMEDY}"
+        if out["md5"].endswith(".dir"):
+            files = json.loads(stored(out["md5"]).read_text())
+            assert {f"{member}.safetensors" for member in config.run("laptop", stage.removeprefix("train@laptop-")).members()} <= {f["relpath"] for f in files}
+            for file in files:
+                assert md5(stored(file["md5"])) == file["md5"], f"{out['path']}/{file['relpath']}: {REMEDY}"
+
+
+def test_the_store_is_small_and_holds_nothing_else():
+    files = [file for file in STORE.rglob("*") if file.is_file()]
+    sizes = [file.stat().st_size for file in files]
+    assert max(sizes) <= 25e6 and sum(sizes) <= 120e6
+    roots = [out["md5"] for name in LOCK if name.startswith("train@") for out in LOCK[name]["outs"]]
+    known = set(roots) | {file["md5"] for root in roots if root.endswith(".dir") and stored(root).exists() for file in json.loads(stored(root).read_text())}
+    assert {file.parent.name + file.name for file in files} <= known, "store/ holds files that no lock names; delete them"
+
+
+def test_a_fresh_clone_gets_the_checkpoints_and_trains_nothing(checkout, run_in):
+    import sys
+
+    run_in("sh", "-c", "python -m robustgen.data && dvc commit --quiet data.dvc")   # as `make data` does
+    before = run_in(sys.executable, "-m", "robustgen.config").stdout.strip()
+    run_in(sys.executable, "-m", "robustgen.config", "laptop")
+    try:
+        run_in("dvc", "pull", "--quiet", "--allow-missing", "--remote", "store", "train")
+        plan = run_in("dvc", "repro", "--dry", "train").stdout
+    finally:
+        run_in(sys.executable, "-m", "robustgen.config", before)
+    assert plan.count("didn't change, skipping") >= len(SHIPPED)
+    assert "Running stage 'train" not in plan
+    weights = list((checkout / "results/laptop/checkpoints").rglob("*.safetensors"))
+    assert len(weights) >= sum(len(config.run("laptop", run).members()) for run in config.runs("laptop"))
+
+
+@pytest.mark.parametrize("arguments, words", [([], "dvc pull --quiet --allow-missing --remote store train"), (["FRESH=1"], "dvc repro --force train")])
+def test_make_repro_pulls_and_fresh_trains(arguments, words):
+    plan = subprocess.run(["make", "-n", "repro", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert words in plan and plan.count("--remote store") + plan.count("--force") == 1
