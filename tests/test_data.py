@@ -148,3 +148,21 @@ def test_the_lock_of_the_data_agrees_with_the_checksums():
                      key=lambda entry: entry["relpath"])
     expected = hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest()
     assert yaml.safe_load((paths.ROOT / "data.dvc").read_text())["outs"][0]["md5"] == f"{expected}.dir"
+
+
+def test_the_distractor_set_has_a_digit_in_one_half_and_the_letter_in_the_other():
+    from robustgen import distractor
+
+    plain, images = data.load("mnist", "test", 200, seed=3), data.load("mnist-distractor", "test", 200, seed=3)
+    a = torch.from_numpy(distractor.letter())
+    upper, lower = images.x[:, 0, :28], images.x[:, 0, 28:]
+    on_top = (lower == a).flatten(1).all(1)
+    assert torch.equal(images.y, plain.y) and images.x.shape == (200, 1, 56, 28) and 70 < on_top.sum() < 130
+    assert torch.equal(torch.where(on_top[:, None, None], upper, lower), plain.x[:, 0])
+    assert ((upper == a).flatten(1).all(1) ^ on_top).all()
+
+
+def test_where_the_digit_is_does_not_depend_on_what_else_is_drawn():
+    whole = data.load("mnist-distractor", "test")
+    part = data.load("mnist-distractor", "test", 5, seed=1)
+    assert all((whole.x == image).flatten(1).all(1).any() for image in part.x)

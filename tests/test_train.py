@@ -138,7 +138,7 @@ def one(tmp_path, monkeypatch):
             real = objectives.OBJECTIVES[objective["name"]].forward
             calls = iter(range(10**6))
             monkeypatch.setattr(objectives.OBJECTIVES[objective["name"]], "forward", lambda self, *a, **k: sabotage(next(calls), real(self, *a, **k)))
-        train.fit(settings, tmp_path / "net", train._fabric("32-true", "ddp"), label="net", source="params, run")
+        train.fit(settings, tmp_path / "net", train._fabric(settings.precision, "ddp"), label="net", source="params, run")
         return load_file(tmp_path / "net.safetensors"), json.loads((tmp_path / "net.json").read_text())
     return fit
 
@@ -223,12 +223,18 @@ def test_schedules_at_their_ends():
     assert [SCHEDULES["step"](t, at=[0.75, 0.875], factor=0.1) for t in (0.7, 0.8, 1.0)] == pytest.approx([1, 0.1, 0.01])
 
 
-def test_bf16_training_reaches_about_the_same_loss(one):
-    _, exact = one(objective={"name": "CrossEntropy"})
-    assert exact["settings"]["precision"] == "32-true"
-    settings = TINY | {"epochs": 3, "over": {"seed": [0]}, "precision": "bf16-mixed"}
-    path = Path(paths.ROOT)   # only a name: nothing is written there
-    assert config.checked(config.Run, settings, str(path)).precision == "bf16-mixed"
+def test_bf16_training_reaches_about_the_same_loss_with_float32_weights(one):
+    _, exact = one(objective={"name": "CrossEntropy"}, epochs=1, images=150)
+    weights, rounded = one(objective={"name": "CrossEntropy"}, epochs=1, images=150, precision="bf16-mixed")
+    a, b = (record["history"][-1]["loss"] for record in (exact, rounded))
+    assert a != b and a == pytest.approx(b, rel=0.02)
+    assert all(w.dtype == torch.float32 for w in weights.values())
+
+
+def test_half_precision_checkpoints_are_the_same_weights_rounded(one):
+    whole, _ = one(objective={"name": "CrossEntropy"}, epochs=1)
+    half, _ = one(objective={"name": "CrossEntropy"}, epochs=1, weights="float16")
+    assert all(torch.equal(half[key], whole[key].half()) for key in whole)
 
 
 # The zoo

