@@ -206,12 +206,13 @@ def test_class_gaussian_draws_have_the_mean_and_covariance_of_a_class():
 
 
 @pytest.mark.parametrize("model", [gradresnet, lambda: gradresnet(norm="batch"), lambda: gradresnet(activation="relu")])
-def test_denoising_is_the_score_matching_loss_and_differentiates_twice(batch, model):
+def test_the_joint_objectives_denoising_half_is_the_score_matching_loss_and_differentiates_twice(batch, model):
     x, y = batch
     model = model().train()
-    loss, _ = objectives.Denoising(model, sigma=[1, 100])(x, y, SEEDS)
-    sigma = denoising.squared_uniform([1, 100], rng.fold(SEEDS, 1)).double().view(-1, 1, 1, 1) / 255
-    e = rng.normal(rng.fold(SEEDS, 2), (3, 8, 8)).double()
+    loss, _ = joint(model, "denoising")(x, y, SEEDS)
+    seeds = rng.fold(SEEDS, 1)
+    sigma = denoising.squared_uniform([1, 100], rng.fold(seeds, 1)).double().view(-1, 1, 1, 1) / 255
+    e = rng.normal(rng.fold(seeds, 2), (3, 8, 8)).double()
     noisy = (x + sigma * e).requires_grad_()
     log_density = -0.5 * model.density(model.features(noisy))[:, 0] ** 2
     score, = torch.autograd.grad(log_density.sum(), noisy, create_graph=True)
@@ -219,14 +220,14 @@ def test_denoising_is_the_score_matching_loss_and_differentiates_twice(batch, mo
     assert torch.allclose(loss, expected) and same(weights_gradient(model, loss), weights_gradient(model, expected))
 
 
-def test_plain_denoisers_train_with_the_same_weighting(batch):
+@pytest.mark.parametrize("model", [lambda: net("drunet", width=4, blocks=1), gradresnet])
+def test_plain_denoising_is_the_mean_squared_error(batch, model):
     x, y = batch
-    model = net("drunet", width=4, blocks=1)
+    model = model()
     loss, _ = objectives.Denoising(model, sigma=[1, 100])(x, y, SEEDS)
     sigma = denoising.squared_uniform([1, 100], rng.fold(SEEDS, 1)).double()
-    level = sigma.view(-1, 1, 1, 1) / 255
-    estimate = model(x + level * rng.normal(rng.fold(SEEDS, 2), (3, 8, 8)).double(), sigma)
-    assert torch.allclose(loss, ((estimate - x).flatten(1).norm(dim=1) ** 2 / level.flatten() ** 2 / 192).mean())
+    noisy = x + sigma.view(-1, 1, 1, 1) / 255 * rng.normal(rng.fold(SEEDS, 2), (3, 8, 8)).double()
+    assert torch.allclose(loss, ((model.denoise(noisy, sigma) - x).flatten(1).norm(dim=1) ** 2 / 192).mean())   # eq. 8, a pixel
 
 
 def test_sigma_is_the_square_of_a_uniform_variable():
@@ -240,7 +241,7 @@ def test_joint_denoising_is_both_halves_each_on_its_own_images(batch):
     x, y = batch
     model = gradresnet()
     loss, log = joint(model, margin=2, mixed=True)(x, y, SEEDS)
-    denoised, _ = objectives.Denoising(model, sigma=[1, 100])(x[::2], y[::2], rng.fold(SEEDS[::2], 1))
+    denoised, _ = joint(model, "denoising")(x[::2], y[::2], SEEDS[::2])
     seeds = rng.fold(SEEDS, 2)
     z, own, partners = augment.mix(augment.crop(x, rng.fold(seeds, 1), 2), rng.fold(seeds, 2))
     sigma = denoising.squared_uniform([0, 20], rng.fold(seeds, 3)).double().view(-1, 1, 1, 1)

@@ -29,10 +29,8 @@ def psnr(x, estimate):
 
 
 class Denoising(Objective):
-    """E (1/d) ||(D(y) - x) / sigma||^2 for y = x + sigma e, e ~ N(0, I), d pixels (classification-denoising paper, eq. 13).
+    """Plain denoising: E (1/d) ||x - D(y)||^2 for y = x + sigma e, e ~ N(0, I), d pixels (classification-denoising paper, eq. 8).
 
-    For D(y) = y + sigma^2 grad log p(y) that is the score matching loss ||sigma grad log p(y) + e||^2 / d, the
-    "mean-squared denoising objective" of its appendix A; other denoisers train with the same weighting.
     sigma   (lowest, highest) in 0-255 units; drawn as the square of a uniform variable.
     """
 
@@ -52,8 +50,11 @@ class Denoising(Objective):
         return loss, {"denoising": loss.detach()}
 
     def _loss(self, x, sigma, e):
-        level = sigma.view(-1, 1, 1, 1) / 255
-        return ((self.model.denoise(x + level * e, sigma).to(x.dtype) - x) / level).square().mean()
+        return self._error(x, sigma, e).square().mean()
+
+    def _error(self, x, sigma, e):
+        """D(y) - x."""
+        return self.model.denoise(x + sigma.view(-1, 1, 1, 1) / 255 * e, sigma).to(x.dtype) - x
 
     def compile(self):
         self._loss = torch.compile(self._loss)   # the denoiser may be a gradient: the loss then holds a second derivative
@@ -69,6 +70,8 @@ class Denoising(Objective):
 class JointDenoising(Denoising):
     """Joint denoising, eq. 13: E [-log p(c | y) + (1/d) ||sigma grad log p(y) + e||^2], each half on its own images.
 
+    The second half is the score matching loss; divided by the number of pixels d it is the "mean-squared denoising
+    objective" of the paper's appendix A. As D(y) = y + sigma^2 grad log p(y), it is ||(D(y) - x) / sigma||^2 / d.
     task     "joint", or one half alone: "classification" (of any classifier), "denoising". The other half's weights then rest.
     sigma_classification, sigma_denoising   (lowest, highest) in 0-255 units; sigma is the square of a uniform variable.
     margin, mixed   classification only: padded crops by so many pixels; MixUp or CutMix. Flips are the trainer's.
@@ -97,6 +100,9 @@ class JointDenoising(Denoising):
             loss_c, log_c = self._classification(x, y, rng.fold(seeds, 2))
             loss, log = loss + loss_c, log | log_c
         return loss, log
+
+    def _loss(self, x, sigma, e):
+        return (self._error(x, sigma, e) / (sigma.view(-1, 1, 1, 1) / 255)).square().mean()
 
     def _classification(self, x, y, seeds):
         if self.margin:
