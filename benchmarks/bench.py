@@ -151,7 +151,7 @@ def adversarial_pair():
     with tempfile.TemporaryDirectory() as folder:
         for steps, size in ((1, 0.03922), (10, 0.00784)):
             settings = config.run("laptop", "cifar10-linf").members()["eps=0.03137"]
-            changes = {"images": 5000, "epochs": 4, "objective.steps": steps, "objective.step_size": size}
+            changes = {"images": 5000, "epochs": 4, "objective.steps": steps, "objective.step_size": size, "objective.random_start": steps == 1}
             settings = settings._changed(changes)
             began = time.perf_counter()
             train.fit(settings, Path(folder) / str(steps), train._fabric("32-true", "ddp"), label=f"{steps}-step")

@@ -323,6 +323,9 @@ def test_only_the_outer_loss_reaches_the_weights(name, batch):
     ("JEM", {**JEM, "sigma": 0.0, "sgld_steps": 0}, "'sgld_steps' is 0: it should be greater than or equal to 1"),
     ("JEAT", {**JEM, "eps": 0.1, "reinit": 1.5}, "'reinit' is 1.5"),
     ("JEAT", {**JEM, "eps": 0.1, "stat": "uniform"}, "parameter 'stat' does not exist; did you mean 'start'?"),
+    ("JointDenoising", dict(task="classification", sigma_classification=[20, 0], sigma_denoising=[1, 100], margin=0, mixed=False, every=1),
+     "'sigma_classification' is .20.0, 0.0.: it should be the lowest and the highest noise level"),
+    ("Denoising", {"sigma": [0, 100]}, "'sigma' is .0.0, 100.0.: it should be the lowest and the highest noise level, in 0-255 units, from 0.01 up"),
     ("Denoising", {"sigma": [1, 100]}, "the model cannot denoise; choose one of gradresnet, dncnn, drunet"),
 ])
 def test_wrong_settings_are_told_in_one_sentence(name, settings, message):
@@ -337,22 +340,27 @@ def test_a_buffer_smaller_than_a_batch_is_refused(batch):
         prepared(objective, x, y)
 
 
-@pytest.mark.parametrize("build", [lambda: joint(gradresnet()), lambda: objectives.GradNorm(gradresnet(), lam=0.1)])
-def test_the_double_backward_losses_compile_as_one_graph(build, batch, monkeypatch):
+@pytest.mark.parametrize("build", [
+    lambda: objectives.CrossEntropy(net()), lambda: objectives.CrossEntropy(net("mnist_cnn", width=4, hidden=8)),
+    lambda: objectives.AdversarialCE(net(), norm="l2", eps=0.3, step_size=0.2, steps=2, random_start=True),
+    lambda: objectives.GradNorm(net(), lam=0.1), lambda: joint(gradresnet())],
+    ids=["CrossEntropy", "CrossEntropy, plain CNN", "AdversarialCE", "GradNorm", "JointDenoising"])
+def test_objectives_compile_into_whole_graphs(build, batch, monkeypatch):
     """Traced by dynamo and AOTAutograd without a break, as a GPU would compile them; on CPU no code is generated."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
     x, y = batch
-    compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function: compiler(function, backend="aot_eager", fullgraph=True))
     eager, compiled = build(), build()
-    compiled._loss = torch.compile(compiled._loss)
-    arguments = (x, torch.full((4,), 25.0, dtype=x.dtype), rng.normal(SEEDS, (3, 8, 8)).double()) if hasattr(eager, "task") else (x, y)
-
-    def value(objective):
-        loss = objective._loss(*arguments)
-        return loss[0] if isinstance(loss, tuple) else loss
-
-    a, b = value(eager), value(compiled)
+    if "Conv2d(1," in repr(eager):
+        x = torch.rand(4, 1, 28, 28, dtype=x.dtype)
+    counter, compiler = CompileCounterWithBackend("aot_eager"), torch.compile
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", lambda function: compiler(function, backend=counter, fullgraph=True))
+    compiled.compile()
+    a, b = eager(x, y, SEEDS)[0], compiled(x, y, SEEDS)[0]
     assert torch.allclose(a, b) and same(weights_gradient(eager.model, a), weights_gradient(compiled.model, b))
+    assert 1 <= counter.frame_count <= 2   # one for the loss; one more for the attack, or the other half
+    assert counter.op_count > 10           # and the net is in it
 
 
 def test_input_gradient_gives_what_its_function_gives(batch):
@@ -362,6 +370,29 @@ def test_input_gradient_gives_what_its_function_gives(batch):
     z = x.clone().requires_grad_()
     expected, = torch.autograd.grad(model(z).logsumexp(1).sum(), z)
     assert torch.allclose(gradient, expected) and torch.allclose(values, model(x).logsumexp(1)) and torch.allclose(logits, model(x))
+
+
+def test_a_gradresnets_unused_head_rests_whatever_the_objective():
+    """DDP waits for the gradient of every weight that is to be trained."""
+    assert not objectives.CrossEntropy(gradresnet()).model.density.weight.requires_grad
+    assert not objectives.Denoising(gradresnet(), sigma=[1, 100]).model.classify.weight.requires_grad
+    assert all(p.requires_grad for p in joint(gradresnet()).parameters())
+
+
+def test_a_share_that_is_no_multiple_of_every_is_refused(batch):
+    with pytest.raises(ValueError, match="'every' is 3, but a process has 4 images of a batch"):
+        joint(gradresnet(), every=3).prepare(None, 0, 4, 4, 0)
+
+
+def test_weights_rest_while_an_attack_looks_for_images(batch):
+    from robustgen.classification import evaluating
+
+    model = gradresnet()
+    model.density.requires_grad_(False)
+    flags = [p.requires_grad for p in model.parameters()]
+    with evaluating(model):
+        assert not model.training and not any(p.requires_grad for p in model.parameters())
+    assert model.training and [p.requires_grad for p in model.parameters()] == flags
 
 
 def test_any_classifier_trains_on_the_classification_half(batch):

@@ -65,7 +65,7 @@ def test_papermill_refuses_an_unknown_key(reproduced, run_in, tmp_path):
 
 def test_a_notebook_without_checkpoints_names_the_command(reproduced, run_in, tmp_path):
     done = run_in("papermill", "notebooks/1_spectral_mnist.ipynb", str(tmp_path / "out.ipynb"), "-p", "profile", "gpu", check=False)
-    assert done.returncode and "is missing; make it with: dvc repro train@gpu-mnist-standard" in done.stderr
+    assert done.returncode and "is missing; make it with: make repro PROFILE=gpu, or this run alone:" in done.stderr
 
 
 def test_the_notebook_runs_from_its_own_folder(reproduced, run_in, tmp_path):
@@ -83,7 +83,7 @@ def test_the_notebook_runs_from_its_own_folder(reproduced, run_in, tmp_path):
     ("train", ["mnist-robust", "--profile", "labtop"], "profile 'labtop' does not exist; did you mean 'laptop'?"),
     ("train", ["mnist-rubust", "--profile", "test"], "run 'mnist-rubust' does not exist; did you mean 'mnist-robust'?"),
     ("report", ["tset"], "profile 'tset' does not exist; did you mean 'test'?"),
-    ("report", ["paper"], "make it with: dvc repro spectral_mnist@paper"),
+    ("report", ["paper"], "make it with: make repro PROFILE=paper"),
     ("config", ["gpuu"], "profile 'gpuu' does not exist; did you mean 'gpu'?"),
     ("data", ["minst"], "dataset 'minst' does not exist; did you mean 'mnist'?"),
 ])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -32,6 +33,7 @@ PROFILES = {
     "whole": {}, "killed": {}, "broken": {},
     "whole-jeat": (jeat := {"over": {"objective": {"JEAT": {"objective": JEAT}}}, "optimizer": {"name": "Adam", "lr": 1.0e-3}, "weights": "float16"}),
     "killed-jeat": jeat,
+    "littered": {"over": {"seed": [0]}, "epochs": 1},
     "alone": (few := {"epochs": 2, "images": 150, "batch": 48, "over": FOUR, "snapshots": False}), "shared": few}
 
 
@@ -54,7 +56,7 @@ def start(project, profile, *launcher):
             "from robustgen import train; train.main()")
     script = project / "run.py"
     script.write_text(code)
-    env = os.environ | {"PYTHONPATH": str(ROOT / "lib"), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": str(ROOT / "lib"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen([sys.executable, *launcher, str(script), RUN, "--profile", profile], env=env,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -113,6 +115,23 @@ def test_after_kill_9_the_weights_are_bitwise_those_of_an_unbroken_run(project, 
     assert ours.keys() == theirs.keys()
     for file in ours:
         assert all(torch.equal(ours[file][key], theirs[file][key]) for key in ours[file]), file
+    listings = [sorted(file.name for file in (project / f"results/{profile}{kind}/checkpoints" / RUN).iterdir()) for profile in ("whole", "killed")]
+    assert listings[0] == listings[1]
+
+
+def test_what_a_kill_leaves_behind_is_not_shipped_and_a_finished_run_is_not_run_again(project):
+    work = project / "results/littered/training" / RUN
+    work.mkdir(parents=True)
+    settings = config.checked(config.Run, TINY | PROFILES["littered"], "run")
+    (work / "settings.json").write_text(json.dumps(dataclasses.asdict(settings), indent=1))
+    (work / "seed=7.state").write_text("half")
+    (work / ".tmp-seed=7.safetensors-x").mkdir()
+    finish(start(project, "littered"))
+    home = project / "results/littered/checkpoints" / RUN
+    assert sorted(file.name for file in home.iterdir()) == ["seed=0.epoch=1.safetensors", "seed=0.json", "seed=0.safetensors", "settings.json"]
+    before = (home / "seed=0.json").stat().st_mtime_ns
+    finish(start(project, "littered"))
+    assert (home / "seed=0.json").stat().st_mtime_ns == before
 
 
 def test_two_processes_reach_the_weights_of_one(project):
@@ -169,12 +188,41 @@ def test_divergence_in_the_first_epoch_begins_anew(one):
     assert [retry["sgld_step"] for retry in record["retries"]] == [0.125, 0.0625]
 
 
-def test_a_diverging_step_does_not_touch_the_weights_and_what_follows_is_another_draw(one):
-    """The first epoch's weights are those of a run that never diverged; the second's have seen other batches."""
-    kept, record = one(sabotage=poisoned(float("nan"), at={8}), epochs=2)
-    whole, _ = one(epochs=2)
-    assert any(not torch.equal(kept[key], whole[key]) for key in whole)
-    assert record["history"][0]["epoch"] == 1
+def test_training_goes_back_to_the_state_of_the_last_whole_epoch_and_sees_other_batches_from_there(one, tmp_path, monkeypatch):
+    from robustgen import job
+
+    seen, draw = [], job.Job.batch
+    monkeypatch.setattr(job.Job, "batch", lambda self, index, seeds: (seen.append((index.tolist(), weights_of(self))), draw(self, index, seeds))[1])
+    one(objective={"name": "CrossEntropy"}, epochs=2, sabotage=poisoned(float("nan"), at={8}))
+    first, diverged, again = seen[:6], seen[6:9], seen[9:]
+    assert len(first) == 6 and len(diverged) == 3 and len(again) == 6
+    kept = load_file(tmp_path / "net.epoch=1.safetensors")
+    for (_, weights), expected in ((diverged[0], True), (again[0], True), (diverged[1], False)):
+        assert all(torch.equal(weights[key], kept[key]) for key in kept) == expected   # both tries of epoch 2 begin where epoch 1 ended
+    assert diverged[0][0] != again[0][0]   # with another seed
+
+
+def weights_of(work):
+    return {key: value.clone() for key, value in work.bare.model.state_dict().items()}
+
+
+def test_weights_that_the_last_step_spoils_are_not_kept(one, monkeypatch):
+    """The loss is judged before a step, so an epoch's last one is judged by the weights it leaves."""
+    from robustgen import job
+
+    real, spoiled = job.Job.test, []
+
+    def spoil(self, held_out):
+        if not spoiled:
+            spoiled.append(True)
+            with torch.no_grad():
+                next(self.bare.parameters()).fill_(float("nan"))
+        return real(self, held_out)
+
+    monkeypatch.setattr(job.Job, "test", spoil)
+    weights, record = one(objective={"name": "CrossEntropy"}, epochs=1)
+    assert "epoch 1, its last step: the weights" in record["retries"][0]["diverged"] and len(record["retries"]) == 1
+    assert all(torch.isfinite(w).all() for w in weights.values())
 
 
 def test_a_step_beyond_the_bound_is_stopped_before_it_is_taken(tmp_path, monkeypatch):
@@ -204,13 +252,32 @@ def test_training_that_keeps_diverging_ends_in_one_sentence(one):
 @pytest.mark.parametrize("change, message", [
     ({"optimizer": {"name": "SDG", "lr": 0.1}}, "optimizer 'SDG' does not exist; did you mean 'SGD'"),
     ({"optimizer": {"name": "SGD", "rate": 0.1}}, "run: optimizer: .*unexpected keyword argument 'rate'"),
-    ({"schedule": {"name": "linear"}}, "run: schedule: .*missing 1 required positional argument: 'warmup'"),
+    ({"schedule": {"name": "linear"}}, "run: schedule: .*missing 1 required keyword-only argument: 'warmup'"),
+    ({"schedule": {"name": "linear", "warmup": 5}}, "schedule: 'warmup' is 5: it should be a share of the training"),
+    ({"schedule": {"name": "step", "at": [150, 175], "factor": 0.1}}, "schedule: 'at' is .150, 175.: they should be shares"),
     ({"schedule": {"name": "cosin"}}, "schedule 'cosin' does not exist; did you mean 'cosine'"),
     ({"batch": 400}, "a batch of 400 needs more than 300 images"),
 ])
 def test_wrong_settings_stop_before_the_work(one, change, message):
     with pytest.raises(ValueError, match=message):
         one(objective={"name": "CrossEntropy"}, **change)
+
+
+@pytest.mark.parametrize("over, message", [
+    ({"seed": ["a"]}, "over: 'seed' is 'a': it should be a valid integer"),
+    ({"batch": [0]}, "over: 'batch' is 0: it should be greater than or equal to 1"),
+    ({"seed": [0, 0]}, "over: 'seed' has a value twice"),
+    ({"objective.epz": [1.0]}, "over: setting 'epz' does not exist"),
+    ({"objective": {"good": {}, "bad": {"objective": ADVERSARIAL | {"eps": -1.0}}}}, "AdversarialCE: 'eps' is -1.0"),
+])
+def test_a_family_is_checked_before_its_first_net_is_trained(project, zoo_of, over, message):
+    from robustgen import train
+
+    (project / "params/wrong").mkdir(exist_ok=True)
+    (project / "params/wrong/train.yaml").write_text(yaml.safe_dump({RUN: TINY | {"over": over}}))
+    with pytest.raises(ValueError, match=message):
+        train.train(RUN, "wrong")
+    assert not (project / "results/wrong").exists()
 
 
 def test_schedules_at_their_ends():
@@ -257,19 +324,23 @@ def test_the_zoos_table_tells_what_there_is(whole, zoo_of, capsys):
     assert table.accuracy[1] == record["history"][-1]["test_accuracy"] and table["where"][1].endswith("checkpoints/family/seed=1.safetensors")
     assert table.parameters[0] == sum(p.numel() for p in zoo.load(RUN, "whole").parameters())
     assert all(word in printed for word in ("dataset", "mnist_cnn, width 4", "CrossEntropy", "trained", "accuracy", "where"))
-    assert (zoo.table("broken").trained == "no").all() and (zoo.table("broken")["where"] == f"dvc repro train@broken-{RUN}").all()
+    assert (zoo.table("broken").trained == "no").all() and (zoo.table("broken")["where"] == f"make it: python -m robustgen.train {RUN} --profile broken").all()
 
 
 def test_the_zoo_names_the_remedy(whole, zoo_of, project):
-    with pytest.raises(FileNotFoundError, match=f"seed=0.safetensors is missing; make it with: dvc repro train@broken-{RUN}"):
+    with pytest.raises(FileNotFoundError, match=f"seed=0.safetensors is missing; make it with: make repro PROFILE=broken, .*: python -m robustgen.train {RUN} --profile broken"):
         zoo.load(RUN, "broken")
     with pytest.raises(ValueError, match="member 'seed=7' does not exist; did you mean"):
         zoo.load(RUN, "whole", seed=7)
+    with pytest.raises(ValueError, match="differs in one setting, and 2 are named: seed, eps. Its nets: seed=0, seed=1"):
+        zoo.load(RUN, "whole", seed=0, eps=1)
+    with pytest.raises(FileNotFoundError, match="epoch=0.safetensors is missing"):
+        zoo.load(RUN, "whole", epoch=0)
     folder = project / "results/broken/checkpoints" / RUN
     folder.mkdir(parents=True)
     whole_file = (whole / "seed=0.safetensors").read_bytes()
     (folder / "seed=0.safetensors").write_bytes(whole_file[:len(whole_file) // 2])
-    with pytest.raises(ValueError, match="is not a whole checkpoint .* delete it and make it with: dvc repro"):
+    with pytest.raises(ValueError, match="is not a whole checkpoint .* delete it and make it with: make repro"):
         zoo.load(RUN, "broken")
     other = {"name": "mnist_cnn", "width": 4, "hidden": 8}
     zoo.save_weights(models.build(**other).state_dict(), folder / "seed=1.safetensors", other)

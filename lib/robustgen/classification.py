@@ -21,25 +21,33 @@ from . import ascent, rng
 from .autodiff import input_gradient
 from .config import Count, NonNegative, Norm, Positive, arguments
 from .energy import joint_energy, log_odds
+from .resnets import GradResNet
 
 
 @contextmanager
 def evaluating(model):
-    """The model in eval mode for a while."""
-    training = model.training
-    model.eval()
+    """The model in eval mode for a while, its weights at rest: compiled code would else compute their gradients, too."""
+    training, flags = model.training, [(p, p.requires_grad) for p in model.parameters()]
+    model.eval().requires_grad_(False)
     try:
         yield
     finally:
         model.train(training)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 class Objective(nn.Module):
     """What the trainer knows of an objective."""
 
+    second_order = False   # whether the loss holds a gradient
+    rests = "density"      # the head of a GradResNet that the loss does not use: DDP waits for every weight that is to be trained
+
     def __init__(self, model):
         super().__init__()
         self.model = model
+        if isinstance(model, GradResNet) and self.rests:
+            getattr(model, self.rests).requires_grad_(False)
 
     def output(self, x):
         """What the model returns, in the precision of the images, whatever it computes in."""
@@ -52,7 +60,7 @@ class Objective(nn.Module):
 
     def compile(self):
         """Compile what a step spends its time in."""
-        self.model.compile()
+        self.output = torch.compile(self.output)
 
     def prepare(self, images, first, count, whole, seed):
         """Told before training: the data, and which positions of the global batch come to this process."""
@@ -98,8 +106,11 @@ class NoisyCE(CrossEntropy):
 class GradNorm(Objective):
     """Gradient norm regularisation: l(f(x), y) + lam ||grad_x l(f(x), y)||^2 (off-manifold paper, B.1.1).
 
-    The norm is each image's own, in units of [0, 1]. One pass in train mode gives both terms.
+    The paper writes the gradient of f, which has many outputs; it is the loss's here, as in its code. The norm is
+    each image's own, in units of [0, 1]. One pass in train mode gives both terms.
     """
+
+    second_order = True
 
     @arguments
     def __init__(self, model: nn.Module, *, lam: NonNegative):

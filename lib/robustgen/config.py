@@ -61,6 +61,8 @@ class Run:
         """
         (key, values), = self.over.items()
         named = values if isinstance(values, dict) else {value: {key: value} for value in values}
+        if len(named) < len(values):
+            raise ValueError(f"{key!r} has a value twice: {values}")
         return {f"{key.rpartition('.')[2]}={name}": self._changed(changes) for name, changes in named.items()}
 
     def _changed(self, changes):
@@ -115,6 +117,8 @@ def run(profile, name):
         raise ValueError(f"{where}: 'over' must name exactly one setting, such as seed: [0, 1, 2]")
     try:
         settings.members()
+    except ValidationError as error:
+        raise ValueError(f"{where}, over: {_sentence(error, Run.__dataclass_fields__)}") from None
     except ValueError as error:
         raise ValueError(f"{where}, over: {error}") from None
     return settings
@@ -211,7 +215,7 @@ def arguments(function):
 def _sentence(error, names):
     """The first complaint of a pydantic error as a sentence; `names` are the names that would be right."""
     problem = max(error.errors(), key=lambda e: e["type"] == "unexpected_keyword_argument")   # a misspelt name explains a missing one
-    key = ".".join(map(str, problem["loc"]))
+    key = ".".join(str(part) for part in problem["loc"] if re.fullmatch(r"\w+", str(part)))   # without pydantic's names of types
     if problem["type"] == "unexpected_keyword_argument":
         try:
             known("parameter", key, [name for name in names if name not in ("self", "model")])

@@ -23,6 +23,13 @@ def squared_uniform(sigma, seeds):
     return (low + (high - low) * rng.uniform(seeds, ())) ** 2
 
 
+def _levels(name, sigma, lowest):
+    low, high = sigma
+    if not lowest <= low <= high:
+        raise ValueError(f"{name!r} is {sigma}: it should be the lowest and the highest noise level, in 0-255 units, from {lowest} up")
+    return sigma
+
+
 def psnr(x, estimate):
     """Peak signal-to-noise ratio of each image, in dB, for pixels in [0, 1]: (B,). Nothing is clamped."""
     return -10 * (x - estimate).square().mean((1, 2, 3)).log10()
@@ -34,12 +41,14 @@ class Denoising(Objective):
     sigma   (lowest, highest) in 0-255 units; drawn as the square of a uniform variable.
     """
 
+    second_order = True
+    rests = "classify"
     tested = 25.0   # noise level of the PSNR that is logged
 
     @arguments
     def __init__(self, model: nn.Module, *, sigma: Range):
         super().__init__(model)
-        self.sigma = sigma
+        self.sigma = _levels("sigma", sigma, 0.01)
         if not hasattr(model, "denoise"):
             raise ValueError("the model cannot denoise; choose one of gradresnet, dncnn, drunet")
 
@@ -81,14 +90,18 @@ class JointDenoising(Denoising):
     @arguments
     def __init__(self, model: nn.Module, *, task: Literal["joint", "classification", "denoising"], sigma_classification: Range,
                  sigma_denoising: Range, margin: Index, mixed: bool, every: Count):
+        self.rests = {"joint": None, "classification": "density", "denoising": "classify"}[task]
+        self.second_order = task != "classification"
         if task == "classification":
             Objective.__init__(self, model)   # nothing is denoised
         else:
             super().__init__(model, sigma=sigma_denoising)
-        self.task, self.sigma_classification, self.margin, self.mixed, self.every = task, sigma_classification, margin, mixed, every
-        resting = {"classification": "density", "denoising": "classify"}.get(task)
-        if hasattr(model, str(resting)):
-            getattr(model, resting).requires_grad_(False)
+        self.task, self.margin, self.mixed, self.every = task, margin, mixed, every
+        self.sigma_classification = _levels("sigma_classification", sigma_classification, 0)
+
+    def prepare(self, images, first, count, whole, seed):
+        if self.task == "joint" and count % self.every:
+            raise ValueError(f"'every' is {self.every}, but a process has {count} images of a batch; choose a batch that is a multiple on each process")
 
     def forward(self, x, y, generator=None):
         seeds = rng.seeds(generator, len(x), x.device)
@@ -119,8 +132,8 @@ class JointDenoising(Denoising):
         return loss, {"classification": loss.detach(), "accuracy": (logits.argmax(1) == y).float().mean()}
 
     def compile(self):
-        super().compile()
-        self.model.compile()
+        Denoising.compile(self)
+        Objective.compile(self)
 
     def test(self, x, y):
         parts = {"classification": [Objective], "denoising": [Denoising], "joint": [Objective, Denoising]}[self.task]

@@ -14,12 +14,24 @@ from . import augment, config, data, models, objectives, paths, rng
 from .zoo import save_weights
 
 RETRIES = 3
-SCHEDULES = {   # share of the peak learning rate after a share t of the steps, the last step's being 1
-    "constant": lambda t: 1.0,
-    "linear": lambda t, warmup: min(t / warmup, (1.01 - t) / (1.01 - warmup)),   # up, then down to a hundredth or so
-    "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)),
-    "step": lambda t, at, factor: factor ** sum(t > share for share in at),
-}
+
+
+def linear(t, *, warmup):
+    """Up over a share `warmup` of the steps, then down to a hundredth or so."""
+    if not 0 < warmup < 1:
+        raise ValueError(f"'warmup' is {warmup}: it should be a share of the training, between 0 and 1")
+    return min(t / warmup, (1.01 - t) / (1.01 - warmup))
+
+
+def step(t, *, at, factor):
+    """Times `factor` after each share of the steps in `at`."""
+    if not all(0 < share < 1 for share in at):
+        raise ValueError(f"'at' is {at}: they should be shares of the training, between 0 and 1")
+    return factor ** sum(t > share for share in at)
+
+
+# Share of the peak learning rate after a share t of the steps, the last step's being 1.
+SCHEDULES = {"constant": lambda t: 1.0, "linear": linear, "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)), "step": step}
 OPTIMIZERS = {name: getattr(torch.optim, name) for name in ("SGD", "Adam", "AdamW")}
 
 
@@ -30,8 +42,8 @@ class Diverged(FloatingPointError):
 def fit(run, path, fabric, *, label="", source="run"):
     """Train one net and write `path`.safetensors, `path`.json (history, settings, environment) and its snapshots.
 
-    The gradient is that of the mean loss over the global batch, whatever the number of processes. With batch
-    norm each process has its own statistics on CPU, and the global batch's on GPUs.
+    The gradient is that of the mean loss over the global batch, whatever the number of processes. Batch norm sees
+    the global batch on GPUs, but for objectives that differentiate twice; on CPU each process has its own statistics.
     """
     images = data.load(run.data, "train", run.images, seed=run.seed).to(fabric.device)
     held_out = data.load(run.data, "test", run.test_images).to(fabric.device)
@@ -59,16 +71,16 @@ class Job:
         run, fabric = self.run, self.fabric
         self.began = time.perf_counter()
         model = models.build(**run.model, generator=run.seed, channels_last=run.channels_last, source=self.source)
-        if fabric.device.type == "cuda" and fabric.world_size > 1:
-            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         objective = objectives.build(model, **run.objective, source=self.source)
+        if fabric.device.type == "cuda" and fabric.world_size > 1 and not objective.second_order:   # it differentiates once only
+            objective.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if run.compile:
+            torch._dynamo.config.optimize_ddp = False   # it would cut the graph inside torch.func.grad
             objective.compile()
         share = run.batch // fabric.world_size
         objective.prepare(self.images, fabric.global_rank * share, share, run.batch, run.seed)
         optimizer = _named("optimizer", OPTIMIZERS, run.optimizer, self.source)(objective.parameters())
         self.rate = _named("schedule", SCHEDULES, run.schedule, self.source)
-        self.rate(1.0)   # a wrong argument is told before the work
         self.bare = objective
         self.objective, self.optimizer = fabric.setup(objective, optimizer)
         self.state = {"objective": self.objective, "optimizer": self.optimizer, "memory": None,
@@ -80,6 +92,7 @@ class Job:
                 self.bare.remember(own)
             for _ in self.state["retries"]:
                 self.bare.calm()
+        fabric.barrier()   # no process may change the file that another has yet to read
 
     @property
     def done(self):
@@ -109,17 +122,21 @@ class Job:
             x, y = self.batch(mine, seeds)
             loss, log = objective(x, y, generator=seeds)
             log = {"loss": loss.detach(), **log}
-            self.check(log, step)
             optimizer.zero_grad()
             fabric.backward(loss)
+            self.check(log, step)   # waits for the loss, while the device is busy with the gradient
             optimizer.step()
             for key, value in log.items():
                 sums[key] = sums.get(key, 0) + value
-            if step % 10 == 9:   # reading numbers waits for the device: not every step
+            if step % 10 == 9:
                 bar.set_postfix({key: f"{float(value) / (step + 1):.3f}" for key, value in sums.items()}, refresh=False)
         row = {key: float(fabric.all_reduce(value / steps)) for key, value in sums.items()}
+        row |= self.test(held_out)
+        weights = torch.stack([p.isfinite().all() for p in self.bare.parameters()]).all()   # the last step has yet to be judged
+        if not self.everywhere(weights & all(map(math.isfinite, row.values()))):
+            raise Diverged(f"epoch {number + 1}, its last step: the weights, or what they make of held-out images, are not finite")
         state["epochs"] += 1
-        state["history"].append({"epoch": state["epochs"], **row, **self.test(held_out)})
+        state["history"].append({"epoch": state["epochs"], **row})
         self.save()
 
     def batch(self, index, seeds):
@@ -137,11 +154,15 @@ class Job:
         """Stop all processes if one's loss or energy is not finite or past the bound."""
         sizes = {key: value.abs() for key, value in log.items() if key == "loss" or key.startswith("energy")}
         good = torch.stack(list(sizes.values())).le(self.run.bound).all()   # NaN is not below any bound
-        if self.fabric.world_size > 1:
-            good = self.fabric.all_reduce(good.float(), reduce_op="sum") == self.fabric.world_size
-        if not good:
+        if not self.everywhere(good):
             raise Diverged(f"epoch {self.state['epochs'] + 1}, step {step + 1}: "
                            + ", ".join(f"{key} {float(log[key]):.4g}" for key in sizes) + f", bound {self.run.bound:g}")
+
+    def everywhere(self, good):
+        """Whether `good` holds on every process."""
+        if self.fabric.world_size > 1:
+            good = self.fabric.all_reduce(good.float(), reduce_op="sum") == self.fabric.world_size
+        return bool(good)
 
     def retry(self, reason, source):
         """Go back to the last whole epoch with another seed and calmer settings; return what happened as a sentence."""
@@ -210,6 +231,14 @@ class Job:
                 "history": state["history"], "retries": state["retries"], "settings": asdict(run), "environment": environment(self.fabric),
                 "seconds": round(state["seconds"], 1), "images_per_second": round(seen / state["seconds"], 1)}, indent=1) + "\n")
             self.file.unlink()
+
+
+def check(run, source):
+    """Raise ValueError, in one sentence, if a net's settings cannot be what they say. Nothing is allocated."""
+    with torch.device("meta"):
+        objective = objectives.build(models.build(**run.model, source=source), **run.objective, source=source)
+    _named("optimizer", OPTIMIZERS, run.optimizer, source)(objective.parameters())
+    _named("schedule", SCHEDULES, run.schedule, source)(1.0)
 
 
 def _named(kind, table, settings, source):

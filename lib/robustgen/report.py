@@ -79,7 +79,7 @@ def report(profile):
         for notebook, paper in published.items():
             source = home / notebook / "metrics.json"
             if not source.exists():
-                raise FileNotFoundError(f"{source.relative_to(paths.ROOT)} is missing; make it with: dvc repro {notebook}@{profile}")
+                raise FileNotFoundError(f"{source.relative_to(paths.ROOT)} is missing; make it with: make repro PROFILE={profile}")
             content = json.loads(source.read_text(encoding="utf-8"))
             shutil.copyfile(source, metrics / f"{notebook}.json")
             parts += [f"## {paper['paper']}", *_tables(content, paper), _differences(profile, notebook, paper["runs"]),

@@ -18,7 +18,7 @@ import shutil
 from dataclasses import asdict, replace
 
 from . import config, paths
-from .job import fit
+from .job import check, fit
 
 
 def train(name, profile, *, precision=None, strategy="ddp"):
@@ -31,27 +31,37 @@ def train(name, profile, *, precision=None, strategy="ddp"):
     fabric = _fabric(run.precision, strategy)
     if run.batch % fabric.world_size:
         raise ValueError(f"batch {run.batch} cannot be shared out over {fabric.world_size} processes; choose a multiple of it")
+    source = f"params/{profile}/train.yaml, {name}"
+    for settings in run.members().values():
+        check(settings, source)   # all of them, before the first takes its time
     work = paths.RESULTS / profile / "training" / name
     target = paths.RESULTS / profile / "checkpoints" / name
+    if _same(target, asdict(run)):
+        return target
+    fabric.barrier()
     if fabric.is_global_zero:
         _open(work, asdict(run))
     fabric.barrier()
     for member, settings in run.members().items():
         if not (work / f"{member}.json").exists():
-            fit(settings, work / member, fabric, label=f"{name} {member}", source=f"params/{profile}/train.yaml, {name}")
+            fit(settings, work / member, fabric, label=f"{name} {member}", source=source)
             fabric.barrier()   # every process must find, or not find, the same files
     if fabric.is_global_zero:
         _close(work, target, run)
     return target
 
 
+def _same(folder, settings):
+    """Whether a folder's nets are, or are to be, trained with these settings."""
+    stamp = folder / "settings.json"
+    return stamp.exists() and stamp.read_text() == json.dumps(settings, indent=1)
+
+
 def _open(work, settings):
     """Keep a folder of work in progress only if it was begun with the same settings."""
-    stamp = work / "settings.json"
-    text = json.dumps(settings, indent=1)
-    if not stamp.exists() or stamp.read_text() != text:
+    if not _same(work, settings):
         shutil.rmtree(work, ignore_errors=True)
-        paths.write(stamp, text)
+        paths.write(work / "settings.json", json.dumps(settings, indent=1))
 
 
 def _close(work, target, run):
@@ -61,6 +71,8 @@ def _close(work, target, run):
         table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))   # members may log different things
         table.writeheader()
         table.writerows(rows)
+    for left in [*work.glob("*.state"), *work.glob(".tmp-*")]:   # by a kill at a bad moment
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     shutil.rmtree(target, ignore_errors=True)
     work.rename(target)
 
@@ -70,13 +82,14 @@ def _fabric(precision, strategy):
     from lightning_fabric import Fabric
 
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if "SLURM_STEP_ID" in os.environ:
+    if "SLURM_STEP_ID" in os.environ and "WORLD_SIZE" not in os.environ:   # srun, and no torchrun within it
         world = int(os.environ["SLURM_NTASKS"])
         local = world // int(os.environ["SLURM_NNODES"])
     if world > 1 and strategy == "fsdp":
         from lightning_fabric.strategies import FSDPStrategy  # costs half a second
+        from torch.distributed.fsdp import MixedPrecision
 
-        strategy = FSDPStrategy(state_dict_type="full")
+        strategy = FSDPStrategy(state_dict_type="full", mixed_precision=MixedPrecision())   # images stay float32; autocast does the rest
     fabric = Fabric(devices=local, num_nodes=world // local, strategy=strategy if world > 1 else "auto", precision=precision)
     fabric.launch()
     return fabric

@@ -24,11 +24,13 @@ def load(run, profile, *, epoch=None, device="cpu", **member):
     settings = config.run(profile, run)
     members = settings.members()
     name = next(iter(members))
+    if len(member) > 1:
+        raise ValueError(f"{run} differs in one setting, and {len(member)} are named: {', '.join(member)}. Its nets: {', '.join(members)}")
     if member:
         (key, value), = member.items()
         name = config.known("member", f"{key}={value}", members, f"{run}: ")
-    file = paths.RESULTS / profile / "checkpoints" / run / (name + (f".epoch={epoch}" if epoch else "") + ".safetensors")
-    remedy = f"make it with: dvc repro train@{profile}-{run}"
+    file = paths.RESULTS / profile / "checkpoints" / run / (name + ("" if epoch is None else f".epoch={epoch}") + ".safetensors")
+    remedy = f"make it with: make repro PROFILE={profile}, or this run alone: python -m robustgen.train {run} --profile {profile}"
     if not file.exists():
         raise FileNotFoundError(f"{file.relative_to(paths.ROOT)} is missing; {remedy}")
     return load_weights(file, settings.model, remedy).to(device)
@@ -56,7 +58,8 @@ def table(profile=None):
                 "run": run, "net": member, "dataset": settings.data, "model": f"{settings.model['name']}, width {settings.model['width']}",
                 "objective": settings.objective["name"], "parameters": size, "trained": "yes" if last else "no",
                 "accuracy": last.get("test_accuracy"), "psnr_25": last.get("test_psnr_25"),
-                "where": (folder / f"{member}.safetensors").relative_to(paths.ROOT).as_posix() if last else f"dvc repro train@{profile}-{run}"})
+                "where": (folder / f"{member}.safetensors").relative_to(paths.ROOT).as_posix() if last
+                else f"make it: python -m robustgen.train {run} --profile {profile}"})
     return pd.DataFrame(rows)
 
 
