@@ -74,7 +74,7 @@ def test_a_missing_key_is_told(params):
 @pytest.mark.parametrize("edit, message", [
     (lambda s: s["mnist-robust"].update(over={"sead": [0]}), "over: setting 'sead' does not exist; did you mean 'seed'"),
     (lambda s: s["mnist-robust"].update(over={"seed": [0], "lr": [1.0]}), "must name exactly one setting"),
-    (lambda s: s["mnist-robust"].update(momentum=1.5), "train.yaml, mnist-robust: 'momentum' is 1.5"),
+    (lambda s: s["mnist-robust"].update(bound=-1.5), "train.yaml, mnist-robust: 'bound' is -1.5"),
 ])
 def test_a_wrong_run_is_told(params, edit, message):
     params("train.yaml", edit)

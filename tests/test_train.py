@@ -328,7 +328,8 @@ def test_the_zoos_table_tells_what_there_is(whole, zoo_of, capsys):
 
 
 def test_the_zoo_names_the_remedy(whole, zoo_of, project):
-    with pytest.raises(FileNotFoundError, match=f"seed=0.safetensors is missing; make it with: make repro PROFILE=broken, .*: python -m robustgen.train {RUN} --profile broken"):
+    remedy = f"seed=0.safetensors is missing; make it with: make repro PROFILE=broken, .*: python -m robustgen.train {RUN} --profile broken"
+    with pytest.raises(FileNotFoundError, match=remedy):
         zoo.load(RUN, "broken")
     with pytest.raises(ValueError, match="member 'seed=7' does not exist; did you mean"):
         zoo.load(RUN, "whole", seed=7)
