@@ -120,7 +120,7 @@ def _read_mnist(folder, split):
 
 def _read_cifar10(folder, split):
     files = [f for f in CHECKSUMS["cifar10"] if f.startswith("data" if split == "train" else "test")]
-    rows = np.concatenate([np.fromfile(folder / f, np.uint8) for f in files]).reshape(-1, 3073)
+    rows = np.concatenate([np.memmap(folder / f, np.uint8, "r") for f in files]).reshape(-1, 3073)
     return rows[:, 1:], rows[:, 0]
 
 
