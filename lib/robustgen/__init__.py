@@ -7,7 +7,7 @@ import importlib
 
 __all__ = ["ascent", "attacks", "augment", "autodiff", "checks", "classification", "config", "data", "denoisers", "denoising",
            "distractor", "energy", "jem", "job", "langevin", "models", "objectives", "paths", "plots", "report", "resnets", "rng",
-           "spectral", "train", "vision", "zoo"]
+           "sources", "spectral", "train", "vision", "zoo"]
 
 
 def __getattr__(name):
