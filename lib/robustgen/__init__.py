@@ -6,8 +6,8 @@ Modules are imported when first used: `import robustgen as rg`, then `rg.attacks
 import importlib
 
 __all__ = ["ascent", "attacks", "augment", "autodiff", "checks", "classification", "config", "data", "denoisers", "denoising",
-           "distractor", "energy", "jem", "job", "langevin", "models", "objectives", "paths", "plots", "report", "resnets", "rng",
-           "sources", "spectral", "train", "vision", "zoo"]
+           "distractor", "energy", "imagenette", "jem", "job", "langevin", "models", "objectives", "paths", "plots", "report", "resnets",
+           "rng", "sources", "spectral", "train", "vision", "zoo"]
 
 
 def __getattr__(name):

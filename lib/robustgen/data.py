@@ -1,7 +1,7 @@
 """Datasets as resident uint8 tensors, and how their files are fetched and checked.
 
 A dataset is a folder of `data/` whose files have known MD5 sums. Sources are tried in order (`sources`).
-What one brings is checked; then it appears all at once.
+What one brings is checked; then it appears all at once. Imagenette alone lives outside the repository (`imagenette`).
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import paths
+from . import imagenette, paths
 from .config import known
 from .sources import CHECKSUMS, SOURCES, digest
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:   # torch is loaded where it is used: fetching needs none
 CLASSES = {
     "mnist": tuple("0123456789"),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "imagenette": tuple(imagenette.CLASSES.values()),
 }
-SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "imagenette": (3, imagenette.SIDE, imagenette.SIDE)}
 
 
 @dataclass(frozen=True)
@@ -50,52 +51,58 @@ class Images:
 
 
 def load(name, split, n=None, seed=0):
-    """Load a dataset from `data/`.
+    """Load a dataset from `data/`, or Imagenette from its archives.
 
-    name   "mnist" (60000 + 10000 images, 1x28x28), "cifar10" (50000 + 10000, 3x32x32), or "mnist-distractor"
-           (as mnist, 1x56x28, with a letter above or below the digit: `distractor`).
+    name   "mnist" (60000 + 10000 images, 1x28x28), "cifar10" (50000 + 10000, 3x32x32), "imagenette" (9469 + 3925,
+           3x150x150: `imagenette`), or "mnist-distractor" (as mnist, 1x56x28, with a letter above or below the
+           digit: `distractor`).
     split  "train" or "test".
     n      take this many images, drawn without replacement with `seed`; None takes all, in file order.
 
-    Raises FileNotFoundError, naming the remedy, where the files are missing.
+    Raises OSError, naming the remedy, where the files are missing (FileNotFoundError) or an archive is damaged.
     """
     import torch
 
     from . import distractor
 
-    known("dataset", name, (*CHECKSUMS, "mnist-distractor"))
+    known("dataset", name, (*READERS, "mnist-distractor"))
     known("split", split, ("train", "test"))
     files = name.removesuffix("-distractor")
-    folder = paths.DATA / files
-    if not folder.is_dir():
-        raise FileNotFoundError(f"data/{files} is missing; fetch it with: make data")
-    x, y = READERS[files](folder, split)
+    x, y = READERS[files](split)
     chosen = torch.arange(len(x))
     if n is not None:
         if not 0 < n <= len(x):
             raise ValueError(f"{name} has {len(x)} {split} images; {n} cannot be drawn. Choose 1 to {len(x)}.")
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
-    x = torch.from_numpy(x[chosen.numpy()]).view(-1, *SHAPES[files])   # only what is drawn is copied
+    x = torch.from_numpy(x[chosen.numpy()]).view(-1, *SHAPES[files])   # only what is drawn is copied, or decoded
     y = torch.from_numpy(y[chosen.numpy()].astype(np.int64))
     if name != files:
         x = distractor.compose(x, chosen)
     return Images(x, y, CLASSES[files])
 
 
-def _read_mnist(folder, split):
-    part = "train" if split == "train" else "t10k"
+def _folder(name):
+    folder = paths.DATA / name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data/{name} is missing; fetch it with: make data")
+    return folder
+
+
+def _read_mnist(split):
+    folder, part = _folder("mnist"), "train" if split == "train" else "t10k"
     x = np.memmap(folder / f"{part}-images-idx3-ubyte", np.uint8, "r")[16:]   # behind a 16-byte header
     y = np.fromfile(folder / f"{part}-labels-idx1-ubyte", np.uint8)[8:]
     return x.reshape(-1, 784), y
 
 
-def _read_cifar10(folder, split):
+def _read_cifar10(split):
+    folder = _folder("cifar10")
     files = [f for f in CHECKSUMS["cifar10"] if f.startswith("data" if split == "train" else "test")]
     rows = np.concatenate([np.memmap(folder / f, np.uint8, "r") for f in files]).reshape(-1, 3073)
     return rows[:, 1:], rows[:, 0]
 
 
-READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10}
+READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10, "imagenette": imagenette.read}
 
 
 # Fetching

@@ -12,6 +12,11 @@ DATA = ROOT / "data"
 RESULTS = ROOT / "results"
 
 
+def cache():
+    """The user's folder for what can be downloaded again: robustgen/ in XDG_CACHE_HOME, else in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robustgen"
+
+
 @contextmanager
 def atomic(path):
     """Give a temporary path beside `path`; on success it takes the place of `path`, on failure it goes.
