@@ -2,7 +2,7 @@ import foolbox
 import pytest
 import torch
 import torchattacks
-from robustgen import ascent, attacks, energy
+from robustgen import ascent, attacks, energy, models
 
 
 def foolbox_pgd(net, x, y, norm, eps, step_size, steps):
@@ -90,6 +90,162 @@ def test_cross_entropy_is_joint_minus_marginal_energy():
     assert torch.allclose(energy.joint_energy(logits, y) - energy.marginal_energy(logits), expected)
 
 
+LINF = dict(eps=0.2, step_size=0.02, steps=12)
+
+
+def test_he_pgd_without_its_energy_term_is_pgd_ours_and_torchattacks(net, digits):
+    x, y = digits
+    start = ascent.random_in_ball("linf", x, LINF["eps"], 3)
+    theirs = torchattacks.PGD(net, eps=LINF["eps"], alpha=LINF["step_size"], steps=LINF["steps"], random_start=False)
+    theirs.random_start = True
+    with pytest.MonkeyPatch.context() as patch:   # theirs begins at x + empty.uniform_(-eps, eps): at our start
+        patch.setattr(torch.Tensor, "uniform_", lambda tensor, low, high: tensor.copy_(start - x))
+        expected = theirs(x, y)
+    settings = dict(norm="linf", random_start=True, generator=3) | LINF
+    assert torch.allclose(attacks.pgd(net, x, y, **settings), expected, atol=1e-5)
+    assert torch.allclose(attacks.he_pgd(net, x, y, lam=0, **settings), expected, atol=1e-5)
+    assert not torch.allclose(attacks.he_pgd(net, x, y, lam=1.2, **settings), expected, atol=0.01)
+
+
+def test_on_a_residual_net_too_he_pgd_without_its_energy_term_is_torchattacks_pgd():
+    """In float64, as float32 rounds the sign of gradients that are nearly zero."""
+    model = models.build("resnet10", width=8, generator=0).eval().double()
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.rand(4, 3, 32, 32, generator=g, dtype=torch.float64), torch.tensor([0, 3, 5, 9])
+    settings = dict(eps=8 / 255, steps=10)
+    theirs = torchattacks.PGD(model, alpha=1 / 255, random_start=False, **settings)(x, y)
+    assert torch.allclose(attacks.he_pgd(model, x, y, lam=0.0, step_size=1 / 255, random_start=False, **settings), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.7, 1.0, 1.2, 2.5])
+def test_he_pgd_climbs_cross_entropy_plus_lam_energy(net, digits, lam):
+    """Its first step is the sign of eq. 11's gradient, by finite differences in float64."""
+    x, y = digits[0][:2].double(), digits[1][:2]
+    model = models.build("mnist_cnn", width=8, hidden=32, generator=0).double()
+    model.load_state_dict(net.state_dict())
+
+    def value(x):
+        logits = model(x)
+        return torch.nn.functional.cross_entropy(logits, y, reduction="none") - lam * logits.logsumexp(1)
+
+    moved = attacks.he_pgd(model, x, y, lam=lam, eps=0.1, step_size=0.1, steps=1, random_start=False) - x
+    for row, column in ((10, 14), (14, 14), (20, 12)):
+        h = torch.zeros_like(x)
+        h[:, :, row, column] = 1e-6
+        slope = (value(x + h) - value(x - h)) / 2e-6
+        expected = (x[:, 0, row, column] + 0.1 * slope.sign()).clamp(0, 1) - x[:, 0, row, column]
+        assert (slope.abs() > 1e-9).all() and torch.allclose(moved[:, 0, row, column], expected)
+
+
+def test_at_lam_one_only_the_logit_of_y_counts(net, digits):
+    x, y = digits
+    settings = dict(norm="linf", generator=0, random_start=True) | LINF
+    lowered = attacks.pgd(net, x, y, loss=energy.joint_energy, **settings)
+    assert torch.allclose(attacks.he_pgd(net, x, y, lam=1.0, **settings), lowered, atol=1e-5)
+
+
+def test_more_lam_means_more_energy(net, digits):
+    energies = [energy.marginal_energy(net(attacks.he_pgd(net, *digits, lam=lam, generator=0, **LINF))).mean() for lam in (0.0, 0.5, 1.0, 2.0)]
+    assert energies == sorted(energies)
+
+
+def test_a_sure_net_does_not_stop_he_pgd(net, digits):
+    """Where logits are large, float32's cross-entropy has no gradient; HE-PGD at lam = 0 must still be PGD."""
+    x, y = digits
+
+    def sure(x):
+        return 6 * net(x)
+
+    loss = torch.nn.functional.cross_entropy(sure(x), y, reduction="none")
+    assert (loss == 0).float().mean() > 0.2
+    settings = dict(norm="linf", generator=0, random_start=True) | LINF
+    assert torch.allclose(attacks.he_pgd(sure, x, y, lam=0.0, **settings), attacks.pgd(sure, x, y, **settings))
+
+
+def test_balancing_lam_balances_and_says_when_it_cannot(net, digits):
+    x, y = digits
+    settings = dict(eps=0.5, step_size=0.05, steps=20, generator=0)
+    natural = energy.marginal_energy(net(x))
+    gap = (energy.marginal_energy(net(attacks.he_pgd(net, x, y, lam=0.0, **settings))).mean() - natural.mean()) / natural.std()
+    assert gap < -0.1   # so far past the boundary PGD lowers the energy of digits, too
+    lam, found = attacks.balancing_lam(net, x, y, tolerance=0.1, batch=10, **settings)
+    attacked = energy.marginal_energy(net(attacks.he_pgd(net, x, y, lam=lam, **settings)))
+    assert 0 < lam < 2.5 and abs(found) <= 0.1
+    assert abs((attacked.mean() - natural.mean()) / natural.std() - found) < 1e-4
+    lam, found = attacks.balancing_lam(net, x, y, eps=0.1, step_size=0.02, steps=5, generator=0)
+    assert lam == 0 and found > 0   # so near the images PGD raises it
+    with pytest.raises(ValueError, match="raise 'high'"):
+        attacks.balancing_lam(net, x, y, high=0.01, **settings)
+
+
+@pytest.mark.parametrize("norm, eps", [("linf", 0.15), ("l2", 1.5)])
+def test_apgd_is_torchattacks_with_draws_that_belong_to_the_images(net, digits, norm, eps):
+    x, y = digits
+    y = torch.where(torch.arange(32) < 3, (y + 1) % 10, y)   # three are wrong from the start
+    ours = attacks.apgd(net, x, y, norm=norm, eps=eps, steps=20, generator=torch.arange(32))
+    right = net(x).argmax(1) == y
+    theirs = torchattacks.APGD(net, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, steps=20, loss="ce")
+    from robustgen import rng
+
+    draws = {"linf": rng.uniform, "l2": rng.normal}[norm](torch.arange(32)[right], x.shape[1:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, {"linf": "rand", "l2": "randn"}[norm], lambda shape: draws)
+        assert torch.allclose(ours, theirs(x, y), atol=1e-6)
+    assert 0 < (~right).sum() and torch.equal(ours[~right], x[~right])
+    order = {"linf": float("inf"), "l2": 2}[norm]
+    assert torch.linalg.vector_norm((ours - x).flatten(1), order, dim=1).max() <= eps + 1e-5
+    parts = [attacks.apgd(net, x[part], y[part], norm=norm, eps=eps, steps=20, generator=torch.arange(32)[part]) for part in (slice(0, 7), slice(7, 32))]
+    assert torch.allclose(torch.cat(parts), ours, atol=1e-5)
+
+
+def test_apgd_is_at_least_as_strong_as_pgd(net, digits):
+    x, y = digits
+    for eps in (0.05, 0.1, 0.15):
+        pgd = attacks.pgd(net, x, y, norm="linf", eps=eps, step_size=eps / 4, steps=20, random_start=True, generator=0)
+        assert attacks.accuracy(net, attacks.apgd(net, x, y, eps=eps, steps=20, generator=0), y) <= attacks.accuracy(net, pgd, y)
+
+
+def test_apgd_leaves_the_global_random_state_alone(net, digits):
+    before = torch.random.get_rng_state()
+    attacks.apgd(net, *digits, eps=0.1, steps=3, generator=0)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_fgsm_is_one_signed_step(net, digits):
+    x, y = digits
+    assert torch.allclose(attacks.fgsm(net, x, y, eps=0.1), torchattacks.FGSM(net, eps=0.1)(x, y), atol=1e-6)
+
+
+def test_a_targeted_attack_makes_the_target_likely(net, digits):
+    x, y = digits
+    targets = attacks.random_targets(y, 10, 0)
+    assert (targets != y).all() and targets.min() >= 0 and targets.max() <= 9
+    reached = attacks.pgd(net, x, targets, loss=attacks.targeted, norm="linf", **LINF | {"eps": 0.4, "steps": 40})
+    assert (net(reached).argmax(1) == targets).float().mean() > 0.5 > (net(x).argmax(1) == targets).float().mean()
+    many = torch.zeros(9000, dtype=torch.int64)
+    assert (attacks.random_targets(many, 10, 0).bincount(minlength=10)[1:] - 1000).abs().max() < 150
+
+
+@pytest.mark.parametrize("norm, eps", [("linf", 0.1), ("l2", 2.0)])
+def test_random_noise_has_the_attacks_norm(norm, eps):
+    x = torch.full((4, 3, 16, 16), 0.5)
+    noise = attacks.random_noise(x, norm=norm, eps=eps, generator=0) - x
+    assert torch.allclose(torch.linalg.vector_norm(noise.flatten(1), {"linf": float("inf"), "l2": 2}[norm], dim=1), torch.tensor(eps))
+    assert abs(noise.mean()) < 0.02 and noise[0].ne(noise[1]).any()
+
+
+def test_a_trajectory_holds_the_logits_of_every_iterate(net, digits):
+    x, y = digits
+    settings = dict(norm="linf", random_start=True, generator=5, eps=0.2, step_size=0.05)
+    reached, logits = attacks.batched(attacks.trajectory, net, x, y, attack=attacks.pgd, batch=10, steps=4, **settings)
+    assert logits.shape == (32, 5, 10)
+    assert torch.allclose(logits[:, 0], net(ascent.random_in_ball("linf", x, 0.2, 5)), atol=1e-5)
+    for steps in range(1, 5):
+        images = attacks.pgd(net, x, y, steps=steps, **settings)
+        assert torch.allclose(logits[:, steps], net(images), atol=1e-4)
+    assert torch.allclose(reached, images, atol=1e-5)
+
+
 def nan(x):
     return torch.where(torch.arange(len(x))[:, None, None, None] == 1, torch.nan, x)
 
@@ -121,3 +277,24 @@ def test_bad_settings_are_refused_in_a_sentence(net, digits, wrong, message):
     settings = dict(norm="l2", eps=1.0, step_size=0.5, steps=2) | wrong
     with pytest.raises(ValueError, match=message):
         attacks.pgd(net, *digits, **settings)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"lam": -0.1}, "he_pgd: 'lam' is -0.1: it should be greater than or equal to 0"),
+    ({"lam": float("nan")}, "he_pgd: 'lam' is nan: it should be a finite number"),
+    ({"lamda": 1.0}, "parameter 'lamda' does not exist; did you mean 'lam'"),
+    ({"steps": 0}, "'steps' is 0: it should be greater than or equal to 1"),
+])
+def test_he_pgd_refuses_bad_settings(net, digits, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        attacks.he_pgd(net, *digits, **wrong)
+
+
+@pytest.mark.parametrize("last, message", [
+    (torch.nn.Softmax(1), "returns probabilities, .* leave out its softmax"),
+    (torch.nn.LogSoftmax(1), "returns log-probabilities, .* leave out its log-softmax"),
+])
+def test_a_model_of_probabilities_is_found_out(net, digits, last, message):
+    model = torch.nn.Sequential(net, last)
+    with pytest.raises(ValueError, match=message):
+        attacks.logits_of(model, digits[0]) if isinstance(last, torch.nn.Softmax) else attacks.checks.not_probabilities(model(digits[0]))

@@ -1,11 +1,16 @@
-"""Attacks: images near the given ones that a classifier gets wrong."""
+"""Attacks: images near the given ones that a classifier gets wrong, and what controls for them.
 
+Each takes a batch and returns images of its shape; `batched` runs one over many images, `trajectory` keeps the
+logits along its way.
+"""
 
 import torch
+from torch.nn.functional import softplus
+from torch.overrides import TorchFunctionMode
 
-from . import ascent, checks
-from .config import Count, Norm, Positive, arguments
-from .energy import log_odds
+from . import ascent, checks, rng
+from .config import Count, NonNegative, Norm, Positive, arguments
+from .energy import log_odds, marginal_energy
 
 
 @arguments
@@ -26,11 +31,160 @@ def pgd(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: C
                       random_start=random_start, generator=generator)
 
 
+def targeted(logits, y):
+    """The loss of a targeted attack, for `pgd(..., y=targets, loss=targeted)`: the log-odds in favour of y, (B,)."""
+    return -log_odds(logits, y)
+
+
+def random_targets(y, classes, generator=None):
+    """Another class for each label, (B,), uniformly from the `classes` - 1 that are wrong."""
+    shift = 1 + (rng.uniform(rng.seeds(generator, len(y), y.device), ()) * (classes - 1)).long()
+    return (y + shift) % classes
+
+
+@arguments
+def random_noise(x, *, norm: Norm, eps: Positive, generator=None):
+    """The control of an attack: images at distance `eps` from `x` in a random direction, clamped to [0, 1].
+
+    "linf": every pixel moves by eps, up or down by a coin's throw. "l2": uniform on the sphere.
+    """
+    checks.images(x)
+    direction = rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(x.dtype)
+    return (x + ascent.STEP[norm](eps)(direction)).clamp(0, 1)
+
+
+@arguments
+def fgsm(model, x, y, *, eps: Positive):
+    """Fast gradient sign method (Goodfellow et al. 2015; HE-PGD eq. 1): one step as long as the ball is wide."""
+    return pgd(model, x, y, norm="linf", eps=eps, step_size=eps, steps=1)
+
+
+@arguments
+def he_pgd(model, x, y, *, norm: Norm = "linf", eps: Positive = 8 / 255, step_size: Positive = 1 / 255, steps: Count = 40,
+           lam: NonNegative = 1.2, random_start: bool = True, generator=None):
+    """High-energy PGD (Beadini & Masi 2023): cross the decision boundary without the drop in energy that gives PGD away.
+
+    Climbs cross-entropy + lam E(x) (eqs. 10, 11); defaults are the paper's. As the cross-entropy is E(x, y) - E(x),
+    that is E(x, y) + (lam - 1) E(x): 0 is plain PGD, at 1 the marginal energy drops out and the attack only lowers
+    the logit of y, beyond 1 it lowers all logits.
+
+    The other arguments and the result are those of `pgd`. Raises ValueError for a negative or NaN `lam`.
+    """
+    def loss(logits, y):
+        return softplus(log_odds(logits, y)) + lam * marginal_energy(logits)   # softplus: the cross-entropy, not rounded to zero
+    return pgd(model, x, y, norm=norm, eps=eps, step_size=step_size, steps=steps, random_start=random_start, loss=loss, generator=generator)
+
+
+def balancing_lam(model, x, y, *, high=2.5, tolerance=0.1, batch=100, generator=None, progress=False, **settings):
+    """The smallest lam at which HE-PGD's mean energy is that of the natural images, by bisection on [0, high].
+
+    Returns (lam, gap): the gap is mean E(attacked) - mean E(natural), in standard deviations of E(natural), and at
+    most `tolerance` in size. It is larger only at lam = 0, where plain PGD does not lower the energy at all.
+
+    settings   of `he_pgd`. All evaluations begin at the same random starts, so the gap is a function of lam.
+
+    Raises ValueError if even `high` leaves the attacked images lower.
+    """
+    seeds = rng.seeds(generator, len(x), x.device)
+    natural = marginal_energy(logits_of(model, x))
+
+    def gap(lam):
+        attacked = batched(he_pgd, model, x, y, lam=lam, generator=seeds, batch=batch, progress=progress, **settings)
+        return ((marginal_energy(logits_of(model, attacked)).mean() - natural.mean()) / natural.std()).item()
+
+    low, bound = 0.0, high
+    found = gap(low)
+    if found >= -tolerance:
+        return low, found
+    while high - low > 1e-3 * bound:
+        lam = (low + high) / 2
+        found = gap(lam)
+        if abs(found) <= tolerance:
+            return lam, found
+        low, high = (lam, high) if found < 0 else (low, lam)
+    if high == bound:
+        raise ValueError(f"at lam = {low:.4g} the attacked images' energy is still {-found:.2f} standard deviations below the natural ones'; raise 'high'")
+    raise ValueError(f"the energy jumps past the natural images' at lam = {high:.4g}; use more images, or raise 'tolerance'")
+
+
+class _Draws(TorchFunctionMode):
+    """Within it, torch.rand and torch.randn draw numbers that belong to the images of these seeds."""
+
+    def __init__(self, seeds):
+        super().__init__()
+        self.seeds = seeds
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.rand, torch.randn):
+            return {torch.rand: rng.uniform, torch.randn: rng.normal}[function](self.seeds, args[0][1:])
+        return function(*args, **(kwargs or {}))
+
+
+@arguments
+def apgd(model, x, y, *, norm: Norm = "linf", eps: Positive, steps: Count, generator=None):
+    """Auto-PGD (Croce & Hein 2020) on the cross-entropy, one random start: torchattacks' implementation.
+
+    Only what can be counted as its success is changed: an image that is misclassified before the attack, and one
+    that is right at every iterate, come back as they were. So whoever detects "APGD images" also sees natural ones.
+    """
+    from torchattacks import APGD  # costs seconds
+
+    checks.classifier(model, x, y)
+    attack = APGD(model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, steps=steps, loss="ce")
+    with torch.no_grad():
+        right = model(x).argmax(1) == y
+    reached = x.clone()
+    if right.any():
+        with _Draws(rng.seeds(generator, len(x), x.device)[right]):
+            _, still_right, _, fooling = attack.attack_single_run(x[right], y[right])
+        reached[right] = torch.where(still_right.view(-1, 1, 1, 1), x[right], fooling).detach()
+    return reached
+
+
+def trajectory(model, x, y, *, attack, **settings):
+    """Run an attack and keep the logits it meets: (images (B, C, H, W), logits (B, steps + 1, K)).
+
+    attack   `pgd`, `he_pgd`, or another that makes one forward pass a step: those passes are the attack's own.
+    """
+    seen = []
+
+    def watched(x):
+        logits = model(x)
+        seen.append(logits.detach())
+        return logits
+
+    reached = attack(watched, x, y, **settings)
+    with torch.no_grad():
+        watched(reached)
+    return reached, torch.stack(seen[1:], 1)   # the first is the check at the door
+
+
+def batched(function, model, x, y, *, batch: Count = 100, generator=None, progress=False, **settings):
+    """`function(model, x, y, **settings)` over batches, its results put together: for more images than fit at once.
+
+    function    an attack or `trajectory`. generator is shared out image by image, so `batch` changes no result.
+    """
+    from tqdm import tqdm
+
+    seeds = rng.seeds(generator, len(x), x.device) if generator is not None else None
+    parts = []
+    for index in tqdm(torch.arange(len(x)).split(batch), desc=settings.get("attack", function).__name__, unit="batch", disable=not progress):
+        own = {} if seeds is None else {"generator": seeds[index]}
+        parts.append(function(model, x[index], y[index], **settings, **own))
+    return tuple(map(torch.cat, zip(*parts))) if isinstance(parts[0], tuple) else torch.cat(parts)
+
+
 @torch.no_grad()
+def logits_of(model, x, *, batch=500):
+    """The model's logits (B, K), without gradients, from any number of images."""
+    checks.classifier(model, x)
+    return torch.cat([model(part) for part in x.split(batch)])
+
+
 def accuracy(model, x, y, *, batch=500):
     """Share of images classified right."""
     checks.classifier(model, x, y)
-    return sum(int((model(bx).argmax(1) == by).sum()) for bx, by in zip(x.split(batch), y.split(batch))) / len(x)
+    return int((logits_of(model, x, batch=batch).argmax(1) == y).sum()) / len(x)
 
 
 @arguments

@@ -27,6 +27,14 @@ def labels(y, n, classes):
         raise ValueError(f"labels must lie in 0..{classes - 1}, as the model has {classes} logits; these reach from {y.min()} to {y.max()}.")
 
 
+def not_probabilities(logits):
+    """Refuse what has been through a softmax: it has lost the energy, and with it the gradients of a sure net."""
+    if logits.shape[1] > 1 and (logits >= 0).all() and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-3):
+        raise ValueError("the model returns probabilities, as each row is positive and sums to 1; return logits: leave out its softmax.")
+    if len(logits) > 1 and torch.allclose(logits.logsumexp(1), torch.zeros_like(logits[:, 0]), atol=1e-4):
+        raise ValueError("the model returns log-probabilities, so E(x) = 0 everywhere; return logits: leave out its log-softmax.")
+
+
 def classifier(model, x, y=None):
     """Refuse images, labels and models that do not fit together; return the number of classes.
 
@@ -42,6 +50,7 @@ def classifier(model, x, y=None):
         raise ValueError("the model must return logits of shape (B, K). Wrap it so that it does.")
     if not torch.isfinite(logits).all():
         raise ValueError("the model's logits are not finite. Check its weights, and that it is in eval mode.")
+    not_probabilities(logits)
     if y is not None:
         labels(y, len(x), logits.shape[1])
     return logits.shape[1]
