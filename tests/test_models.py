@@ -142,3 +142,26 @@ def test_every_net_comes_back_from_its_checkpoint(name, tmp_path):
 def test_half_precision_checkpoints_refuse_weights_that_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match="not finite as torch.float16; set 'weights' to float32"):
         zoo.save_weights({"w": torch.tensor([1e6])}, tmp_path / "x.safetensors", {}, torch.float16)
+
+
+@pytest.mark.parametrize("name, settings", [
+    ("resnet10", dict(width=8)), ("wrn_28_10", dict(depth=10, width=1, norm="batch")), ("mnist_cnn", dict(width=4, hidden=8))])
+def test_folding_keeps_the_function_and_leaves_no_norm_behind_a_convolution(name, settings):
+    from robustgen import folding
+
+    model = models.build(name, **settings, generator=0)
+    channels = 1 if name == "mnist_cnn" else 3
+    x = torch.rand(6, channels, 28, 28, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for _ in range(3):
+            model(x)   # statistics that are not those of the start
+    with pytest.raises(ValueError, match="train mode cannot be folded.* call model.eval"):
+        folding.fold(model)
+    model = model.eval().double()
+    folded, x = folding.fold(model), x.double().requires_grad_()
+    assert torch.allclose(folded(x), model(x))
+    ours, theirs = (torch.autograd.grad(net(x).logsumexp(1).sum(), x)[0] for net in (folded, model))
+    assert torch.allclose(ours, theirs)
+    if name == "resnet10":
+        assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
+        assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())

@@ -7,22 +7,25 @@ import json
 
 import torch
 
-from . import config, models, paths
+from . import config, folding, models, paths
 
 
-def load(run, profile, *, epoch=None, device="cpu", **member):
+def load(run, profile, *, epoch=None, device="cpu", folded=False, **member):
     """A trained net in eval mode.
 
     run, profile   a section of params/<profile>/train.yaml.
     member         which net of the family, by the setting they differ in, such as seed=1 or eps=0.5;
                    without it, the first.
     epoch          the snapshot after that epoch, for runs that keep snapshots; None is the final net.
+    folded         batch norms as part of the convolutions (`folding`): the same function, faster, other parameters.
 
     Raises FileNotFoundError that names the command which makes a missing checkpoint, ValueError for a
     broken one or one of another architecture.
     """
     settings = config.run(profile, run)
     members = settings.members()
+    if not members:
+        raise ValueError(f"{run} has no nets in profile {profile!r}; choose another profile, or give it members in params/{profile}/train.yaml")
     name = next(iter(members))
     if len(member) > 1:
         raise ValueError(f"{run} differs in one setting, and {len(member)} are named: {', '.join(member)}. Its nets: {', '.join(members)}")
@@ -33,7 +36,13 @@ def load(run, profile, *, epoch=None, device="cpu", **member):
     remedy = f"make it with: make repro PROFILE={profile}, or this run alone: python -m robustgen.train {run} --profile {profile}"
     if not file.exists():
         raise FileNotFoundError(f"{file.relative_to(paths.ROOT)} is missing; {remedy}")
-    return load_weights(file, settings.model, remedy).to(device)
+    model = load_weights(file, settings.model, remedy)
+    return (folding.fold(model) if folded else model).to(device)
+
+
+def best_device():
+    """The accelerator, if there is one, else the CPU."""
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
 def values(run, profile):
