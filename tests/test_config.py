@@ -32,6 +32,14 @@ def test_every_profile_is_valid_and_has_the_same_keys(profile):
             assert run.images is None or run.images >= run.batch
 
 
+def test_a_family_may_be_empty_and_loading_from_it_is_one_sentence():
+    from robustgen import zoo
+
+    assert config.run("test", "imagenette-standard").members() == {} and len(config.run("gpu", "imagenette-standard").members()) == 3
+    with pytest.raises(ValueError, match="imagenette-standard has no nets in profile 'test'; choose another profile, or"):
+        zoo.load("imagenette-standard", "test")
+
+
 def test_settings_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.load("test", "spectral_mnist").k = 3

@@ -24,7 +24,7 @@ Index = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Family = Annotated[list, Field(min_length=1)] | Annotated[dict[str, dict], Field(min_length=1)]
+Family = list | dict[str, dict]
 Norm = Literal["linf", "l2"]
 settings = functools.partial(dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
 
@@ -57,7 +57,7 @@ class Run:
         """The nets of the family as {name: its settings}, e.g. {"seed=0": Run(seed=0, ...), ...}.
 
         `over` is {setting: [values]}, such as seed: [0, 1] or objective.eps: [0.5, 1.0], or {label: {name: changes}},
-        such as ablation: {relu: {model.activation: relu}, no-bias: {model.bias: false}}.
+        such as ablation: {relu: {model.activation: relu}, no-bias: {model.bias: false}}. No values, no nets: seed: [].
         """
         (key, values), = self.over.items()
         named = values if isinstance(values, dict) else {value: {key: value} for value in values}
@@ -93,7 +93,32 @@ class SpectralMnist:
     phase_images: Count      # test images attacked for each cell of the phase diagram
 
 
-NOTEBOOKS = {"spectral_mnist": SpectralMnist}
+@settings
+class HePgd:
+    """Notebook 6."""
+
+    datasets: list[Literal["cifar10", "imagenette"]]     # natural images
+    seeds: Annotated[list[Index], Field(min_length=1)]   # of the standard nets, the splits and the random starts
+    images: Annotated[int, Field(ge=2)]       # held-out test images a seed
+    validation: Annotated[int, Field(ge=2)]   # further test images, for thresholds and lam
+    batch: Count             # images attacked at once; changes no result
+    eps: Positive            # max norm (paper: 8/255)
+    eps_large: Positive      # paper: 16/255
+    step_size: Positive      # paper: 1/255
+    steps: Count             # paper: 40
+    shown_steps: list[Index] # of Figures 2b and 3b
+    eps_l2: Positive         # of l2-PGD, with steps of step_size_l2
+    step_size_l2: Positive
+    lams: list[NonNegative]  # the sweep
+    lam: NonNegative         # paper: 1.2
+    quasi_eps: Positive      # training radius of the quasi-robust net
+    robust_eps: Positive     # and of the robust one
+    pictures: Count          # images of Figure 4
+    mnist_images: Annotated[int, Field(ge=2)]
+    mnist_eps: Annotated[list[Positive], Field(min_length=1)]   # radii on digits, max norm; the lower middle one and the last are followed closely
+
+
+NOTEBOOKS = {"spectral_mnist": SpectralMnist, "he_pgd": HePgd}
 
 
 def load(profile, section, /, **overrides):

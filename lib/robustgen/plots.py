@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
-COLOURS = {"standard": "#7f7f7f", "robust": "#0072b2", "generative": "#e69f00", "attack": "#d55e00"}
-MARKERS = {"standard": "s", "robust": "o", "generative": "^", "attack": "X"}   # told apart in greyscale, too
+COLOURS = {"standard": "#7f7f7f", "quasi-robust": "#56b4e9", "robust": "#0072b2", "generative": "#e69f00", "attack": "#d55e00"}
+MARKERS = {"standard": "s", "quasi-robust": "D", "robust": "o", "generative": "^", "attack": "X"}   # told apart in greyscale, too
 
 
 def use():
@@ -50,8 +50,70 @@ def distributions(values, xlabel, title):
     return figure
 
 
+def histograms(panels, title, xlabel):
+    """Histograms of natural and attacked images, a panel each: {panel's title: (net, natural (N,), attacked (M,), thresholds)}."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), squeeze=False)
+    for ax, (name, (net, natural, attacked, thresholds)) in zip(axes[0], panels.items()):
+        natural, attacked = _array(natural), _array(attacked)
+        bins = np.linspace(min(natural.min(), attacked.min()), max(natural.max(), attacked.max()), 41)
+        ax.hist(natural, bins, color=COLOURS[net], alpha=.7, label="natural", edgecolor="white", lw=.3)
+        ax.hist(attacked, bins, color=COLOURS["attack"], alpha=.6, label="attacked", hatch="///", edgecolor="white", lw=.3)
+        for threshold in thresholds:
+            ax.axvline(threshold, color="black", ls="--", lw=1, label="threshold" if threshold == thresholds[0] else None)
+        ax.set(xlabel=xlabel, ylabel="images", title=name)
+        ax.legend()
+    figure.suptitle(title, x=0, ha="left", fontsize="medium")
+    return figure
+
+
+def curves(panels, title):
+    """Lines in panels side by side.
+
+    panels  {panel's title: {"xlabel", "ylabel", "lines": {label: (x, y) or (x, y, spread)}}}, and optionally "texts":
+            {label: [a text above each point]}, "levels": {label: y}, "marks": {label: x}, "ticks": [texts at x = 0, 1, ...],
+            "points": whether points are marked. A label that begins with a name of COLOURS has its colour and marker.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.8), squeeze=False)
+    others = sns.color_palette("colorblind")[1:]
+    for ax, (name, panel) in zip(axes[0], panels.items()):
+        for i, (label, (x, y, *spread)) in enumerate(panel["lines"].items()):
+            known = max((net for net in COLOURS if label.startswith(net)), key=len, default=None)
+            x, y = _array(x), _array(y)
+            colour = COLOURS.get(known) or others[i % len(others)]
+            marker = MARKERS.get(known, "o^sDvPX"[i % 7]) if panel.get("points", True) else None
+            ax.plot(x, y, marker=marker, color=colour, label=label, ls="-" if known else ("-", "--", "-.", ":")[i % 4])
+            for s in spread:
+                ax.fill_between(x, y - _array(s), y + _array(s), color=colour, alpha=.15, lw=0)
+            for px, py, text in zip(x, y, panel.get("texts", {}).get(label, ())):
+                ax.annotate(text, (px, py), (0, 5), textcoords="offset points", ha="center", fontsize="x-small", color=colour)
+        for draw, key, style in ((ax.axhline, "levels", "--"), (ax.axvline, "marks", ":")):
+            for i, (label, at) in enumerate(panel.get(key, {}).items()):
+                draw(at, color=("black", "#999999")[i % 2], ls=style, lw=1, label=label)
+        ax.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], title=name)
+        if "ticks" in panel:
+            ax.set_xticks(range(len(panel["ticks"])), panel["ticks"])
+        ax.legend(fontsize="small", frameon=True, edgecolor="none", framealpha=.7)
+    figure.suptitle(title, x=0, ha="left", fontsize="medium")
+    return figure
+
+
+def matrices(tables, title, xlabel, ylabel):
+    """Annotated heat maps side by side: {title: (data frame, colour map's centre or None, format)}; rows and columns are named."""
+    figure, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 3.8), squeeze=False)
+    for ax, (name, (frame, centre, form)) in zip(axes[0], tables.items()):
+        sns.heatmap(frame, ax=ax, annot=True, fmt=form, center=centre, cmap="viridis" if centre is None else "vlag", annot_kws={"size": "small"})
+        ax.set(title=name, xlabel=xlabel, ylabel=ylabel)
+    figure.suptitle(title, x=0, ha="left", fontsize="medium")
+    return figure
+
+
+def _array(values):
+    """A NumPy array from a tensor on any device, an array or a list."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+
+
 def images(rows, title, width=1.3):
-    """A grid of images: {row label: [(image (H, W), text under it), ...]}; each image is scaled to its own range."""
+    """A grid of images: {row label: [(image, text under it), ...]}; (H, W) scaled to its own range, or (H, W, 3) in [0, 1]."""
     columns = max(map(len, rows.values()))
     figure, axes = plt.subplots(len(rows), columns, figsize=(width * columns + 1, (width + .25) * len(rows) + .4), squeeze=False)
     for (label, row), line in zip(rows.items(), axes):
@@ -60,7 +122,7 @@ def images(rows, title, width=1.3):
             ax.set(xticks=[], yticks=[])
             sns.despine(ax=ax, left=True, bottom=True)
         for (image, text), ax in zip(row, line):
-            ax.imshow(np.asarray(image))
+            ax.imshow(_array(image))
             ax.set_xlabel(text, fontsize="small")
     figure.suptitle(title, x=0, ha="left", fontsize="medium")
     return figure

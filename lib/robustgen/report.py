@@ -16,6 +16,7 @@ import yaml
 
 from . import config, paths
 
+MISSING = "–"   # in tables: not published, or not run here
 PROFILE_OF_THE_PAPERS = "paper"   # its settings are the papers' own, so a profile's difference from it can be told
 
 
@@ -103,11 +104,12 @@ def _tables(content, paper):
         lines = ["| | " + " | ".join(f"{c}, published | {c}, reproduced" for c in columns) + " | seeds |",
                  "|---|" + "---:|" * (2 * len(columns) + 1)]
         for key, row in table["rows"].items():
-            ours = content["values"][key]
+            ours = content["values"].get(key, {})   # a row may be only published, or not run in this profile
             if "ratio" in columns:
                 ours = ours | {"ratio": [r / s for r, s in zip(ours["robust"], ours["standard"])]}
-            seeds = len(next(iter(ours.values())))
-            lines.append(f"| {row['label']} | " + " | ".join(f"{row[c]} | {spread(ours[c])}" for c in columns) + f" | {seeds} |")
+            seeds = len(next(iter(ours.values()))) if ours else MISSING
+            cells = [f"{row.get(c, MISSING)} | {spread(ours[c]) if ours else MISSING}" for c in columns]
+            lines.append(f"| {row['label']} | " + " | ".join(cells) + f" | {seeds} |")
         yield f"### {table['name']}\n\nPublished: {table['source']}.\n\n" + "\n".join(lines)
 
 
@@ -119,13 +121,18 @@ def spread(values):
     return f"{mean:.3g} ± {statistics.stdev(values):.2g}"
 
 
-def bootstrap(values, *, draws=2000, generator=0):
-    """95 % percentile interval of the mean of `values` (n,): resampled with replacement."""
+def bootstrap(*values, statistic=None, draws=2000, generator=0):
+    """95 % percentile interval of a statistic of `values`, each (n,): resampled with replacement, together.
+
+    statistic   called with resampled values, each (draws, n), gives (draws,); the default is the mean.
+    """
     import torch
 
-    values = torch.as_tensor(values, dtype=torch.float64)
-    resampled = torch.randint(len(values), (draws, len(values)), generator=torch.Generator().manual_seed(generator))
-    return values[resampled].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    values = [torch.as_tensor(v).double().cpu() for v in values]
+    n = len(values[0])
+    resampled = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(generator))
+    found = (statistic or (lambda v: v.mean(1)))(*(v[resampled] for v in values))
+    return found.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
 
 
 def _differences(profile, notebook, runs):
@@ -138,7 +145,9 @@ def _differences(profile, notebook, runs):
                 yield f"{prefix}{key}", value
 
     lines = ["| setting | paper | here |", "|---|---|---|"]
-    for where, get in [(notebook, lambda p: config.load(p, notebook))] + [(run, lambda p, run=run: config.run(p, run)) for run in runs]:
+    trained = [run for run in runs if config.run(profile, run).members()]
+    lines += [f"| {run} | trained | not in this profile |" for run in runs if run not in trained]
+    for where, get in [(notebook, lambda p: config.load(p, notebook))] + [(run, lambda p, run=run: config.run(p, run)) for run in trained]:
         theirs, ours = (dict(flat(asdict(get(p)))) for p in (PROFILE_OF_THE_PAPERS, profile))
         lines += [f"| {where}: {key} | {theirs.get(key, '–')} | {value} |" for key, value in ours.items() if theirs.get(key) != value]
     return "### Settings that differ\n\n" + ("\n".join(lines) if len(lines) > 2 else "None.")
