@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import foolbox
 import torch
 import torchattacks
-from robustgen import attacks, config, data, job, models, objectives, rng, spectral, train, zoo
+from robustgen import attacks, config, data, energy, job, models, objectives, rng, spectral, train, zoo
 from robustgen.vision import torchvision
 from torch.nn.functional import cross_entropy
 
@@ -77,6 +77,16 @@ def attack_pairs(standard, robust, x, y):
                     lambda: attacks.robust_accuracy(standard, x, y, norm="l2", **settings),
                     lambda: statistics.fmean(plain_robust_accuracy(standard, bx, by, **settings) for bx, by in zip(x.split(100), y.split(100))), 3)
         print(f"    accuracies: {a:.4f} and {b:.4f}")
+
+
+def folding_pair():
+    """HE-PGD as notebook 6 runs it: batch norms as part of the convolutions against as they were trained."""
+    test = data.load("cifar10", "test", 100)
+    nets = {folded: zoo.load("cifar10-standard", "laptop", folded=folded) for folded in (True, False)}
+    reached = pair("HE-PGD-40 on cifar10-standard, 100 images, batch norms as trained",
+                   *(lambda net=net: attacks.he_pgd(net, test.unit, test.y, generator=0) for net in nets.values()), 9)
+    a, b = (energy.marginal_energy(attacks.logits_of(nets[False], images)).mean() for images in reached)
+    print(f"    mean E(x) reached: {a:.3f} and {b:.3f}")
 
 
 def spectrum_pair(robust, x):
@@ -211,6 +221,7 @@ def main():
             sys.exit(str(missing))
         test = data.load("mnist", "test", 1000)
         attack_pairs(standard, robust, test.unit, test.y)
+        folding_pair()
         spectrum_pair(robust, test.unit)
     if part != "attacks":
         joint_denoising_pair(device)

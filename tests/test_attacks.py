@@ -246,6 +246,12 @@ def test_a_trajectory_holds_the_logits_of_every_iterate(net, digits):
     assert torch.allclose(reached, images, atol=1e-5)
 
 
+def test_the_rival_is_the_largest_other_logit():
+    logits = torch.tensor([[[3.0, 1, 2], [0, 5, 4]]])
+    true, rival = attacks.true_and_rival(logits, torch.tensor([[0, 2]]))
+    assert true.tolist() == [[3, 4]] and rival.tolist() == [[2, 5]]
+
+
 def nan(x):
     return torch.where(torch.arange(len(x))[:, None, None, None] == 1, torch.nan, x)
 

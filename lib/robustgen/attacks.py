@@ -159,6 +159,12 @@ def trajectory(model, x, y, *, attack, **settings):
     return reached, torch.stack(seen[1:], 1)   # the first is the check at the door
 
 
+def true_and_rival(logits, y):
+    """The logit of the true class and the largest of the others, both (...): from logits (..., K) and labels (...)."""
+    index = y[..., None]
+    return logits.gather(-1, index)[..., 0], logits.scatter(-1, index, -torch.inf).amax(-1)
+
+
 def batched(function, model, x, y, *, batch: Count = 100, generator=None, progress=False, **settings):
     """`function(model, x, y, **settings)` over batches, its results put together: for more images than fit at once.
 

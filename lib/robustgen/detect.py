@@ -74,7 +74,7 @@ class EnergyDetector:
         return fpr, tpr, float(auc(fpr, tpr))
 
     def _scores(self, kind, logits):
-        return self.score(_checked(kind, logits)).double().sort().values.cpu()
+        return self.score(_checked(kind, logits)).cpu().double().sort().values
 
     def __repr__(self):
         fitted = "not fitted" if self.low is None else f"natural: {self.low:.4g} < {self.score.__name__} < {self.high:.4g}"
@@ -83,7 +83,7 @@ class EnergyDetector:
 
 def rates(natural, attacked):
     """Detection rate (TPR), false-positive rate and G-mean of an answer: booleans (N,), (M,), called attacked or not."""
-    fpr, tpr = natural.double().mean().item(), attacked.double().mean().item()
+    fpr, tpr = (answer.cpu().double().mean().item() for answer in (natural, attacked))
     return {"DR": tpr, "FPR": fpr, "G-mean": (tpr * (1 - fpr)) ** 0.5}
 
 

@@ -30,8 +30,9 @@ def density(gradient):
 
     1 if all are equally large, 1/3 for Gaussian noise, near 0 for a few spikes.
     """
-    square = gradient.double().square().flatten(1)
-    return (square.sum(1) ** 2 / square.square().sum(1) / square.shape[1]).to(gradient.dtype)
+    size = gradient.flatten(1).abs()
+    square = (size / size.amax(1, keepdim=True)).square()   # of the largest: its fourth power does not vanish in float32
+    return square.sum(1) ** 2 / square.square().sum(1) / square.shape[1]
 
 
 def picture(gradient):

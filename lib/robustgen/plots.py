@@ -92,7 +92,7 @@ def curves(panels, title):
         ax.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], title=name)
         if "ticks" in panel:
             ax.set_xticks(range(len(panel["ticks"])), panel["ticks"])
-        ax.legend(fontsize="small", frameon=True, edgecolor="none", framealpha=.7)
+        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(.5, -.16), ncols=2)   # below: on no line
     figure.suptitle(title, x=0, ha="left", fontsize="medium")
     return figure
 

@@ -128,7 +128,7 @@ def bootstrap(*values, statistic=None, draws=2000, generator=0):
     """
     import torch
 
-    values = [torch.as_tensor(v).double().cpu() for v in values]
+    values = [torch.as_tensor(v).cpu().double() for v in values]
     n = len(values[0])
     resampled = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(generator))
     found = (statistic or (lambda v: v.mean(1)))(*(v[resampled] for v in values))
