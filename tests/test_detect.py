@@ -81,10 +81,30 @@ def test_other_scores_and_evasion(net, digits):
     assert torch.allclose(detect.max_softmax(natural), torch.softmax(natural, 1).max(1).values)
 
 
+def test_cross_fitting_rates_each_half_with_the_others_thresholds():
+    natural, attacked = logits(torch.arange(8.0)), logits(torch.tensor([-5.0, 20, -6, 21, -7, 22, -8, 23]))
+    called = detect.cross_fitted(natural, attacked)
+    even, odd = (EnergyDetector().fit(natural[half::2], attacked[half::2]) for half in (0, 1))
+    for answer, given in zip(called, (natural, attacked)):
+        assert torch.equal(answer[1::2], even(given[1::2])) and torch.equal(answer[::2], odd(given[::2]))
+    assert even(attacked[::2]).all() and not called[1][1::2].any()   # low energies in one half only: of no use for the other
+
+
 def test_effect_size_is_cohens_d():
     a, b = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.0, 4.0, 6.0, 9.0])
     pooled = np.sqrt((np.var([1, 2, 3, 4], ddof=1) + np.var([2, 4, 6, 9], ddof=1)) / 2)
     assert detect.effect_size(a, b).item() == pytest.approx((5.25 - 2.5) / pooled)
+
+
+def test_bootstrap_intervals_are_those_of_theory():
+    from robustgen.report import bootstrap
+
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0)) + 3
+    low, high = bootstrap(values)
+    error = values.std().item() / 20
+    assert (low, high) == pytest.approx((values.mean().item() - 1.96 * error, values.mean().item() + 1.96 * error), abs=0.15 * error)
+    paired = bootstrap(values, values + 2, statistic=lambda a, b: (b - a).mean(1))
+    assert paired == pytest.approx([2, 2])   # pairs stay together
 
 
 @pytest.mark.parametrize("call, message", [
