@@ -73,7 +73,7 @@ def curves(panels, title):
             {label: [a text above each point]}, "levels": {label: y}, "marks": {label: x}, "ticks": [texts at x = 0, 1, ...],
             "points": whether points are marked. A label that begins with a name of COLOURS has its colour and marker.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.8), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4.4), squeeze=False)
     others = sns.color_palette("colorblind")[1:]
     for ax, (name, panel) in zip(axes[0], panels.items()):
         for i, (label, (x, y, *spread)) in enumerate(panel["lines"].items()):
@@ -92,7 +92,7 @@ def curves(panels, title):
         ax.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], title=name)
         if "ticks" in panel:
             ax.set_xticks(range(len(panel["ticks"])), panel["ticks"])
-        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(.5, -.16), ncols=2)   # below: on no line
+        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(.5, -.18), ncols=2)   # below: on no line
     figure.suptitle(title, x=0, ha="left", fontsize="medium")
     return figure
 
