@@ -5,6 +5,7 @@ import torch
 from . import checks
 from .ascent import norm
 from .energy import log_odds
+from .spectral import participation_ratio
 
 
 def loss_gradient(model, x, y):
@@ -32,7 +33,7 @@ def density(gradient):
     """
     size = gradient.flatten(1).abs()
     square = (size / size.amax(1, keepdim=True)).square()   # of the largest: its fourth power does not vanish in float32
-    return square.sum(1) ** 2 / square.square().sum(1) / square.shape[1]
+    return participation_ratio(square) / square.shape[1]
 
 
 def picture(gradient):
