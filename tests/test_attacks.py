@@ -149,17 +149,25 @@ def test_more_lam_means_more_energy(net, digits):
     assert energies == sorted(energies)
 
 
-def test_a_sure_net_does_not_stop_he_pgd(net, digits):
+@pytest.mark.parametrize("norm, eps, sure", [("linf", 0.2, 6), ("linf", 0.2, 30), ("l2", 1.5, 30)])
+def test_a_sure_net_does_not_stop_he_pgd(net, digits, norm, eps, sure):
     """Where logits are large, float32's cross-entropy has no gradient; HE-PGD at lam = 0 must still be PGD."""
     x, y = digits
 
-    def sure(x):
-        return 6 * net(x)
+    def model(x):
+        return sure * net(x)
 
-    loss = torch.nn.functional.cross_entropy(sure(x), y, reduction="none")
+    loss = torch.nn.functional.cross_entropy(model(x), y, reduction="none")
     assert (loss == 0).float().mean() > 0.2
-    settings = dict(norm="linf", generator=0, random_start=True) | LINF
-    assert torch.allclose(attacks.he_pgd(sure, x, y, lam=0.0, **settings), attacks.pgd(sure, x, y, **settings))
+    settings = dict(norm=norm, generator=0, random_start=True, eps=eps, step_size=eps / 10, steps=12)
+    assert torch.allclose(attacks.he_pgd(model, x, y, lam=0.0, **settings), attacks.pgd(model, x, y, **settings))
+
+
+def test_the_defaults_are_the_papers():
+    import inspect
+
+    defaults = {name: p.default for name, p in inspect.signature(attacks.he_pgd).parameters.items()}
+    assert defaults.items() >= dict(norm="linf", eps=8 / 255, step_size=1 / 255, steps=40, lam=1.2, random_start=True).items()
 
 
 def test_balancing_lam_balances_and_says_when_it_cannot(net, digits):
@@ -174,6 +182,11 @@ def test_balancing_lam_balances_and_says_when_it_cannot(net, digits):
     assert abs((attacked.mean() - natural.mean()) / natural.std() - found) < 1e-4
     lam, found = attacks.balancing_lam(net, x, y, eps=0.1, step_size=0.02, steps=5, generator=0)
     assert lam == 0 and found > 0   # so near the images PGD raises it
+    for bad, message in (({"high": 0.0}, "'high' is 0.0"), ({"tolerance": -1.0}, "'tolerance' is -1.0")):
+        with pytest.raises(ValueError, match=message):
+            attacks.balancing_lam(net, x, y, **bad, **settings)
+    with pytest.raises(ValueError, match="at least two images"):
+        attacks.balancing_lam(net, x[:1], y[:1], **settings)
     with pytest.raises(ValueError, match="raise 'high'"):
         attacks.balancing_lam(net, x, y, high=0.01, **settings)
 
@@ -303,4 +316,4 @@ def test_he_pgd_refuses_bad_settings(net, digits, wrong, message):
 def test_a_model_of_probabilities_is_found_out(net, digits, last, message):
     model = torch.nn.Sequential(net, last)
     with pytest.raises(ValueError, match=message):
-        attacks.logits_of(model, digits[0]) if isinstance(last, torch.nn.Softmax) else attacks.checks.not_probabilities(model(digits[0]))
+        attacks.he_pgd(model, *digits)

@@ -5,7 +5,6 @@ logits along its way.
 """
 
 import torch
-from torch.nn.functional import softplus
 from torch.overrides import TorchFunctionMode
 
 from . import ascent, checks, rng
@@ -38,7 +37,7 @@ def targeted(logits, y):
 
 def random_targets(y, classes, generator=None):
     """Another class for each label, (B,), uniformly from the `classes` - 1 that are wrong."""
-    shift = 1 + (rng.uniform(rng.seeds(generator, len(y), y.device), ()) * (classes - 1)).long()
+    shift = 1 + (rng.uniform(rng.seeds(generator, len(y), y.device), (), stream=1) * (classes - 1)).long()
     return (y + shift) % classes
 
 
@@ -71,20 +70,28 @@ def he_pgd(model, x, y, *, norm: Norm = "linf", eps: Positive = 8 / 255, step_si
     The other arguments and the result are those of `pgd`. Raises ValueError for a negative or NaN `lam`.
     """
     def loss(logits, y):
-        return softplus(log_odds(logits, y)) + lam * marginal_energy(logits)   # softplus: the cross-entropy, not rounded to zero
+        # The cross-entropy's gradient is w times that of the log-odds. Where the net is sure, w vanishes in float32:
+        # so the sum is divided by w + lam, image by image, which changes no direction.
+        odds = log_odds(logits, y)
+        w = odds.detach().sigmoid()
+        share = w / (w + lam) if lam else 1.0
+        return share * odds + (1 - share) * marginal_energy(logits)
     return pgd(model, x, y, norm=norm, eps=eps, step_size=step_size, steps=steps, random_start=random_start, loss=loss, generator=generator)
 
 
-def balancing_lam(model, x, y, *, high=2.5, tolerance=0.1, batch=100, generator=None, progress=False, **settings):
-    """The smallest lam at which HE-PGD's mean energy is that of the natural images, by bisection on [0, high].
+@arguments
+def balancing_lam(model, x, y, *, high: Positive = 2.5, tolerance: Positive = 0.05, batch: Count = 100, generator=None, progress: bool = False, **settings):
+    """The lam at which HE-PGD's mean energy is that of the natural images, by bisection on [0, high].
 
     Returns (lam, gap): the gap is mean E(attacked) - mean E(natural), in standard deviations of E(natural), and at
     most `tolerance` in size. It is larger only at lam = 0, where plain PGD does not lower the energy at all.
 
     settings   of `he_pgd`. All evaluations begin at the same random starts, so the gap is a function of lam.
 
-    Raises ValueError if even `high` leaves the attacked images lower.
+    Raises ValueError if even `high` leaves the attacked images lower, or if there are fewer than two images.
     """
+    if len(x) < 2:
+        raise ValueError(f"balancing needs the spread of at least two images' energies, got {len(x)}. Make the split larger.")
     seeds = rng.seeds(generator, len(x), x.device)
     natural = marginal_energy(logits_of(model, x))
 
@@ -165,7 +172,8 @@ def true_and_rival(logits, y):
     return logits.gather(-1, index)[..., 0], logits.scatter(-1, index, -torch.inf).amax(-1)
 
 
-def batched(function, model, x, y, *, batch: Count = 100, generator=None, progress=False, **settings):
+@arguments
+def batched(function, model, x, y, *, batch: Count = 100, generator=None, progress: bool = False, **settings):
     """`function(model, x, y, **settings)` over batches, its results put together: for more images than fit at once.
 
     function    an attack or `trajectory`. generator is shared out image by image, so `batch` changes no result.
@@ -173,8 +181,8 @@ def batched(function, model, x, y, *, batch: Count = 100, generator=None, progre
     from tqdm import tqdm
 
     seeds = rng.seeds(generator, len(x), x.device) if generator is not None else None
-    parts = []
-    for index in tqdm(torch.arange(len(x)).split(batch), desc=settings.get("attack", function).__name__, unit="batch", disable=not progress):
+    name, parts = getattr(settings.get("attack", function), "__name__", "attack"), []
+    for index in tqdm(torch.arange(len(x)).split(batch), desc=name, unit="batch", disable=not progress):
         own = {} if seeds is None else {"generator": seeds[index]}
         parts.append(function(model, x[index], y[index], **settings, **own))
     return tuple(map(torch.cat, zip(*parts))) if isinstance(parts[0], tuple) else torch.cat(parts)

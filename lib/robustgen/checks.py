@@ -38,12 +38,12 @@ def not_probabilities(logits):
 def classifier(model, x, y=None):
     """Refuse images, labels and models that do not fit together; return the number of classes.
 
-    Runs the model on one image, so that the reason is said before the work begins.
+    Runs the model on two images, so that the reason is said before the work begins.
     """
     images(x)
     try:
         with torch.no_grad():
-            logits = model(x[:1])
+            logits = model(x[:2])
     except RuntimeError as error:
         raise ValueError(f"the model does not take images of shape {tuple(x.shape[1:])}: {str(error).splitlines()[0]}") from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
