@@ -5,9 +5,9 @@ Modules are imported when first used: `import robustgen as rg`, then `rg.attacks
 
 import importlib
 
-__all__ = ["ascent", "attacks", "augment", "autodiff", "checks", "classification", "config", "data", "denoisers", "denoising", "detect",
-           "distractor", "energy", "folding", "gradients", "imagenette", "jem", "job", "langevin", "models", "objectives", "paths", "plots",
-           "report", "resnets", "rng", "sources", "spectral", "train", "vision", "zoo"]
+__all__ = ["ascent", "attacks", "augment", "autodiff", "checks", "classification", "config", "data", "denoisers", "denoising", "detect", "distractor",
+           "energy", "folding", "generate", "gradients", "gram", "hub", "imagenette", "jem", "job", "langevin", "layers", "models", "objectives", "paths",
+           "plots", "quality", "report", "resnets", "rng", "sources", "spectral", "train", "trajectories", "unpickle", "vision", "zoo"]
 
 
 def __getattr__(name):

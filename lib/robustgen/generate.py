@@ -1,0 +1,242 @@
+"""Generation from classifiers: Prior-Guided Drift Diffusion (PGDD), its smoothed form for standard nets, and an adaptive one.
+
+Source: Implicit denoiser structure in robust classifiers explains generative capabilities, sections 3, 5 and C.1.
+An image drifts away, in the features of a layer, from a noisy version of where it began.
+"""
+
+from typing import Literal
+
+import torch
+
+from . import ascent, checks, gram, rng
+from .config import Count, Fraction, NonNegative, Positive, arguments
+from .layers import features
+from .trajectories import Trace, join
+
+DRIFT, DIFFUSION, SMOOTHING = range(3)   # what an image's seed is folded with
+
+
+class _Drift:
+    """The objective of eq. 6 for a batch: L(x) = ||r(x) - sg[r(x0 + e)]||^2, with what is seen on the way."""
+
+    def __init__(self, model, x0, seeds, layer, drift_noise, smoothing_sigma=0.0, smoothing_draws=1, smoothing="gradients", edit=None, batch=250):
+        self.net, self.seeds = features(model, layer), rng.fold(seeds, SMOOTHING)
+        self.sigma, self.draws, self.kind, self.edit, self.batch, self.t = smoothing_sigma, smoothing_draws, smoothing, edit, batch, 0
+        self.noisy = x0 + drift_noise * rng.normal(rng.fold(seeds, DRIFT), x0.shape[1:]).to(x0.dtype)
+        with torch.no_grad():
+            self.reference = self.net(self.noisy)[0]
+        z = x0.detach().requires_grad_()
+        with torch.enable_grad():
+            h = self.net(z)[0]
+        if not h.requires_grad or torch.autograd.grad(h.sum(), z, allow_unused=True)[0] is None or bool((h.detach() == self.reference).all()):
+            raise ValueError(f"the output of layer {layer!r} does not depend on the images, so there is nothing to climb; choose another layer")
+
+    def loss(self, x, rows=slice(None)):
+        """L at each image, (B,), in whose graph its gradient is PGDD's, sPGDD's or that of an edited Gram operator. Keeps the logits."""
+        reference = self.reference[rows]
+        if not self.sigma and self.edit is None:
+            h, logits = self.net(x)
+            self.logits = logits.detach()
+            return _squared(h - reference)
+        with torch.no_grad():
+            h, self.logits = self.net(x)
+        if self.edit is not None:
+            with torch.enable_grad():
+                gradient = gram.edited_gradient(self.net, x, self.noisy[rows], reference, self.edit)
+        else:
+            gradient = self._smoothed(x.detach(), reference, self.seeds[rows])
+        return _squared(h - reference) + ((x - x.detach()) * gradient).flatten(1).sum(1)   # a value, and a gradient taken elsewhere
+
+    def _smoothed(self, x, reference, seeds):
+        """Mean over draws n of the gradient of L at x + n (section 3.1), or the gradient of L with the mean of r(x + n) for r(x)."""
+        chunk = max(1, self.batch // len(x))
+        draws = [range(i, min(i + chunk, self.draws)) for i in range(0, self.draws, chunk)]
+
+        def copies(draws):
+            noise = [rng.normal(seeds, x.shape[1:], stream=self.t * self.draws + i).to(x.dtype) for i in draws]
+            return torch.cat([x + self.sigma * n for n in noise])
+
+        if self.kind == "features":
+            with torch.no_grad():
+                mean = sum(self.net(copies(part))[0].unflatten(0, (len(part), len(x))).sum(0) for part in draws) / self.draws
+        gradient = torch.zeros_like(x)
+        for part in draws:
+            z = copies(part).requires_grad_()
+            with torch.enable_grad():
+                h = self.net(z)[0].unflatten(0, (len(part), len(x)))
+                slope = 2 * ((mean if self.kind == "features" else h.detach()) - reference)
+                gradient += torch.autograd.grad((h * slope).sum(), z)[0].unflatten(0, (len(part), len(x))).sum(0)
+        return gradient / self.draws
+
+    def checked(self, gradient):
+        """Norms (B,) of a gradient; refuses one that is not finite."""
+        norms = ascent.norm(gradient).flatten()
+        if not torch.isfinite(norms).all():
+            raise ValueError(f"the gradient is not finite at iteration {self.t}; take a smaller step, another layer, or look for inf in the model")
+        return norms
+
+
+def _squared(h):
+    return h.flatten(1).square().sum(1)
+
+
+@arguments
+def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusion_noise: NonNegative, eps: Positive, step_size: Positive,
+         steps: Count, smoothing_sigma: NonNegative = 0.0, smoothing_draws: Count = 1, smoothing: Literal["gradients", "features"] = "gradients",
+         edit=None, record=(), callback=None, batch: Count = 250, generator=None, progress: bool = False):
+    """Prior-Guided Drift Diffusion (Algorithm 1): climb ||r(x) - r(x0 + e)||^2, e ~ N(0, drift_noise^2 I) drawn once.
+
+    x0               (B, C, H, W) images in [0, 1] to begin at, such as `gaussian` or `perlin` noise.
+    layer            r: the name of an inner module, or None for the logits.
+    drift_noise, diffusion_noise   standard deviations, in units of [0, 1]: of e, and of the noise added in each step.
+    eps              max norm of x - x0; 1 or more binds nothing.
+    step_size        l2 length of a step.
+    smoothing_sigma, smoothing_draws   sPGDD (section 3.1): in each step the gradients at that many perturbed copies of x, with
+                     noise of that standard deviation, are averaged. The reference stays; the paper's formula leaves open whether
+                     x or the reference is perturbed, and smoothing x is what SmoothGrad does, to which it refers.
+                     smoothing="features" averages the copies' features before the distance is taken.
+    edit             an edit of the Gram operator's spectrum, see `gram`.
+    record           iterations whose images are kept, 0 for x0.
+    callback         called as callback(t, x) after step t of each batch, from 0; a true answer ends that batch.
+    batch            images of one forward pass, smoothing draws included; changes no result.
+    generator        a torch.Generator, an int, or one seed for each trajectory, (B,).
+
+    Returns Trajectories. Raises ValueError for images outside [0, 1], a layer that does not exist or does not depend
+    on the images, and a gradient that is not finite (naming the iteration).
+    """
+    checks.classifier(model, x0)
+    if smoothing_draws > 1 and not smoothing_sigma:
+        raise ValueError(f"{smoothing_draws} smoothing draws without noise are all the same; set smoothing_sigma, such as 0.1")
+    settings = dict(layer=layer, drift_noise=drift_noise, smoothing_sigma=smoothing_sigma, smoothing_draws=smoothing_draws, smoothing=smoothing,
+                    edit=edit, batch=batch)
+
+    def run(x0, seeds, bar):
+        drift, trace = _Drift(model, x0, seeds, **settings), Trace(x0, steps, record)
+
+        def climb(x):
+            loss = drift.loss(x)
+            trace.seen(drift.t, drift.logits)
+            return loss
+
+        def step(gradient):
+            trace.norms[:, drift.t] = drift.checked(gradient)
+            return ascent.normalised(step_size)(gradient)
+
+        def after(t, x):
+            trace.keep(t + 1, x)
+            drift.t = t + 1
+            bar.update(len(x))
+            return callback(t, x) if callback else False
+
+        x = ascent.ascend(x0, climb, step=step, project=ascent.ball("linf", x0, eps), steps=steps, noise=diffusion_noise,
+                          generator=rng.fold(seeds, DIFFUSION), callback=after)
+        return trace.whole(x, drift, torch.full_like(seeds, drift.t * smoothing_draws))
+
+    return _batches(run, x0, generator, max(1, batch // smoothing_draws), steps, record, progress)
+
+
+@arguments
+def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: Count = 200, drift_noise: Positive = 0.2, diffusion_noise: NonNegative = 0.01,
+                  step_size: Positive = 0.02, largest_step: Positive = 0.08, gain: Positive = 0.02, grow: Positive = 1.2, shrink: Fraction = 0.8,
+                  tolerance: Positive = 0.01, patience: Count = 4, eps: Positive = 1.0, record=(), batch: Count = 250, generator=None, progress: bool = False):
+    """PGDD whose step and noise follow each trajectory, with one set of defaults for every net (named as missing in section 5).
+
+    A step that raises the loss by more than the share `gain` makes the next one `grow` times as long; any other makes it
+    `shrink` times as long. Diffusion noise falls with the step. A trajectory ends once, for `patience` steps, its class stays,
+    its confidence moves by at most `tolerance`, and its pixels by at most `tolerance` (root mean square).
+
+    step_size, largest_step, tolerance   root mean squares over pixels, in units of [0, 1]: so they suit every image size.
+    steps            at most that many.
+
+    The other arguments, the result and the errors are those of `pgdd`.
+    """
+    checks.classifier(model, x0)
+    root = x0[0].numel() ** 0.5   # from root mean square to l2 length
+
+    def run(x0, seeds, bar):
+        drift, trace = _Drift(model, x0, seeds, layer, drift_noise, batch=batch), Trace(x0, steps, record)
+        noise_seeds, x, active = rng.fold(seeds, DIFFUSION), x0, torch.arange(len(x0), device=x0.device)
+        size, last = x0.new_full((len(x0),), step_size), x0.new_zeros(len(x0))
+        calm, evaluations = torch.zeros_like(active), torch.zeros_like(active)
+
+        def climb(z):
+            loss = drift.loss(z, active)
+            trace.seen(drift.t, drift.logits, active)
+            size[active] = (size[active] * torch.where(loss.detach() > (1 + gain) * last[active], grow, shrink)).clamp(max=largest_step)
+            last[active] = loss.detach()
+            return loss
+
+        def step(gradient):
+            trace.norms[active, drift.t] = drift.checked(gradient)
+            noise = diffusion_noise * (size[active] / step_size).clamp(max=1)
+            draw = rng.normal(noise_seeds[active], x0.shape[1:], stream=drift.t).to(x0.dtype)
+            return ascent.normalised(root * _wide(size[active]))(gradient) + _wide(noise) * draw
+
+        for drift.t in range(steps):   # noqa: B020 (the objective's clock)
+            moved = ascent.ascend(x[active], climb, step=step, project=ascent.ball("linf", x0[active], eps), steps=1)
+            still = (ascent.norm(moved - x[active]).flatten() / root <= tolerance) & trace.still(drift.t, active, tolerance)
+            x = x.index_copy(0, active, moved)
+            evaluations[active] += 1
+            calm[active] = torch.where(still, calm[active] + 1, 0)
+            bar.update(len(active))
+            trace.keep(drift.t + 1, x)
+            active = active[calm[active] < patience]
+            if not len(active):
+                break
+        bar.update(len(x0) * steps - int(evaluations.sum()))
+        return trace.whole(x, drift, evaluations)
+
+    return _batches(run, x0, generator, batch, steps, record, progress)
+
+
+def _wide(values):
+    return values.view(-1, 1, 1, 1)
+
+
+def _batches(run, x0, generator, batch, steps, record, progress):
+    """run(x0, seeds, bar) -> Trajectories over batches, put together."""
+    from tqdm import tqdm
+
+    late = [t for t in record if not 0 <= t <= steps]
+    if late:
+        raise ValueError(f"iteration {late[0]} cannot be recorded, as there are {steps} steps; record iterations from 0 to {steps}")
+    seeds = rng.seeds(generator, len(x0), x0.device)
+    with tqdm(total=len(x0) * steps, desc="drifting", unit="step", disable=not progress) as bar:
+        return join([run(x, s, bar) for x, s in zip(x0.split(batch), seeds.split(batch))])
+
+
+# Where trajectories begin
+
+@arguments
+def gaussian(n: Count, shape, *, mean: NonNegative = 0.5, sigma: Positive = 0.1, generator=None):
+    """Images of independent Gaussian pixels, clamped to [0, 1]: (n, *shape)."""
+    return (mean + sigma * rng.normal(rng.seeds(generator, n), tuple(shape))).clamp(0, 1)
+
+
+@arguments
+def perlin(n: Count, shape, *, cells: Count = 4, octaves: Count = 3, amplitude: Positive = 0.1, generator=None):
+    """Perlin noise (Perlin 2002) around 0.5, at most `amplitude` away from it: (n, *shape), each channel for itself.
+
+    cells     of the coarsest lattice, along each side. Each further octave has twice as many and half the height.
+    """
+    seeds, (channels, height, width) = rng.seeds(generator, n), shape
+    total = torch.zeros(n, channels, height, width)
+    for octave in range(octaves):
+        k = cells * 2**octave
+        angle = 2 * torch.pi * rng.uniform(seeds, (channels, k + 1, k + 1), stream=octave)
+        slopes = torch.stack([angle.sin(), angle.cos()])   # a unit vector (down, right) at each lattice point
+        y, x = (k * (torch.arange(side) + 0.5) / side for side in (height, width))   # at the pixels' centres
+        i, j = y.long(), x.long()
+        v, u = (y - i)[:, None], (x - j)[None]
+
+        def corner(down, right):   # the slope's product with the way from the corner
+            rows = slopes[:, :, :, i + down][..., j + right]
+            return rows[0] * (v - down) + rows[1] * (u - right)
+
+        top, bottom = (torch.lerp(corner(down, 0), corner(down, 1), _fade(u)) for down in (0, 1))
+        total += torch.lerp(top, bottom, _fade(v)) / 2**octave
+    return 0.5 + amplitude * total / (0.5**0.5 * (2 - 2.0 ** (1 - octaves)))   # one octave reaches at most the root of a half
+
+
+def _fade(t):
+    return t**3 * (t * (6 * t - 15) + 10)

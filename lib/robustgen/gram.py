@@ -1,0 +1,89 @@
+"""The Gram operator J'J in PGDD: how far eqs. 7 to 9 hold, and what becomes of generation when its spectrum is edited.
+
+PGDD's gradient is 2 J'd, d = r(x) - r(x0 + e). With the eigenvalues L and vectors V of J'J it is -2 V L c: L weighs the
+coordinates c of the displacement that explains d. An edit puts other weights L' in its place and leaves the net, V and c as
+they are; so what changes is due to the spectrum. Directions outside V, which J'J removes altogether, may be given a weight too.
+"""
+
+import torch
+
+from . import ascent, checks, rng
+from .config import Count, NonNegative, arguments
+from .layers import features
+from .spectral import gram_matvec
+
+
+def linearisation(model, x, *, layer=None, radii, generator=None):
+    """Relative distance of PGDD's gradient at x (eq. 7) from -2 J'Je (eq. 8), for e of each length: (B, len(radii)).
+
+    radii   l2 norms of e; its direction is uniform, the same for all, drawn from `generator`.
+    """
+    checks.classifier(model, x)
+    net = features(model, layer)
+    direction = rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(x.dtype)
+    direction = direction / ascent.norm(direction)
+    expected = -2 * gram_matvec(lambda x: net(x)[0], x, direction)   # for |e| = 1: eq. 8 is linear in e
+    found = []
+    for radius in radii:
+        with torch.no_grad():
+            reference = net(x + radius * direction)[0]
+        z = x.detach().requires_grad_()
+        gradient, = torch.autograd.grad((net(z)[0] - reference).square().sum(), z)
+        found.append((ascent.norm(gradient - radius * expected) / ascent.norm(radius * expected)).flatten())
+    return torch.stack(found, 1)
+
+
+def edited_gradient(net, x, noisy, reference, edit):
+    """PGDD's gradient with the eigenvalues of J'J replaced: (B, C, H, W).
+
+    net         images -> (features, output), as `features` gives. Its Jacobian takes a backward pass for each feature.
+    noisy, reference   x0 + e and its features.
+    edit        eigenvalues (B, m), from the largest -> (those in their place (B, m), weight of all other directions (B,) or 0).
+    """
+    x = x.detach().requires_grad_()
+    h = net(x)[0].flatten(1)
+    m = h.shape[1]
+    jacobian = torch.stack([torch.autograd.grad(h[:, i].sum(), x, retain_graph=i + 1 < m)[0].flatten(1) for i in range(m)], 1).double()
+    eigenvalues, u = torch.linalg.eigh(jacobian @ jacobian.mT)   # those of J'J that are not zero
+    eigenvalues, u = eigenvalues.flip(1).clamp_min(0), u.flip(2)
+    new, others = edit(eigenvalues)
+    held = eigenvalues > 1e-10 * eigenvalues[:, :1]
+    inverse = torch.where(held, 1 / eigenvalues.where(held, 1), 0)
+    d = (h.detach() - reference.flatten(1)).double()
+
+    def spread(weights, v):   # J' U diag(weights) U' v
+        return (jacobian.mT @ (u @ (weights[..., None] * (u.mT @ v[..., None]))))[..., 0]
+
+    gradient = 2 * spread(new * inverse, d)
+    e = (noisy - x.detach()).flatten(1).double()
+    others = torch.as_tensor(others, dtype=e.dtype, device=e.device)
+    if (others != 0).any():
+        outside = e - spread(inverse, (jacobian @ e[..., None])[..., 0])
+        gradient = gradient - 2 * others.view(-1, 1) * outside
+    return gradient.to(x.dtype).view_as(x)
+
+
+# Edits of the spectrum. Steps have a fixed length, so its scale is of no account.
+
+@arguments
+def truncated(k: Count):
+    """Only the k largest eigenvalues."""
+    return lambda eigenvalues: (torch.cat([eigenvalues[:, :k], torch.zeros_like(eigenvalues[:, k:])], 1), 0)
+
+
+@arguments
+def powered(p: NonNegative):
+    """Every eigenvalue to the power p: 1 changes nothing, 0 is flat, above 1 is steeper."""
+    return lambda eigenvalues: (eigenvalues.clamp_min(1e-10 * eigenvalues[:, :1]) ** p, 0)   # 0 ** 0 would be 1 only here and there
+
+
+@arguments
+def floored(share: NonNegative):
+    """`share` of the largest eigenvalue for all directions of pixel space: the tail that low rank takes away, restored."""
+    return lambda eigenvalues: (eigenvalues + share * eigenvalues[:, :1], share * eigenvalues[:, 0])
+
+
+def replaced(spectrum):
+    """The shape of another spectrum, (m,) from the largest, such as the mean one of another net."""
+    shape = torch.as_tensor(spectrum).double() / spectrum[0]
+    return lambda eigenvalues: (eigenvalues[:, :1] * shape.to(eigenvalues.device), 0)

@@ -1,0 +1,49 @@
+"""Features of any inner layer of any net, by the layer's module name, through forward hooks: nothing of the net is changed."""
+
+import difflib
+
+import torch
+
+
+def features(model, layer=None):
+    """A function from images to (features of `layer`, output of the model), both from one forward pass.
+
+    layer   a name of model.named_modules(), such as "layer4" or "net.avgpool"; None for the model's output itself.
+            The features are that module's output; of a module called more than once, the last call's.
+
+    Raises ValueError for a name that does not exist, with the near ones, or a module that gives no tensor or is not called.
+    """
+    if layer is None:
+        def whole(x):
+            output = model(x)
+            return output, output
+        return whole
+    module = _module(model, layer)
+
+    def inner(x):
+        kept = []
+
+        def keep(module, inputs, output):
+            kept.append(output.clone() if isinstance(output, torch.Tensor) else output)   # a later layer may work in place
+        handle = module.register_forward_hook(keep)
+        try:
+            output = model(x)
+        finally:
+            handle.remove()
+        if not kept:
+            raise ValueError(f"layer {layer!r} is not called in the model's forward pass; choose one that is")
+        if not isinstance(kept[-1], torch.Tensor):
+            raise ValueError(f"layer {layer!r} gives a {type(kept[-1]).__name__}, not a tensor; choose a layer inside it")
+        return kept[-1], output
+    return inner
+
+
+def _module(model, name):
+    modules = dict(model.named_modules())
+    if name in modules and name:
+        return modules[name]
+    names = [known for known in modules if known]
+    inside = [known for known in names if known.rpartition(".")[2] == str(name).rpartition(".")[2]]
+    near = list(dict.fromkeys(inside + difflib.get_close_matches(str(name), names, n=5, cutoff=0.4)))[:6] or names[-6:]
+    remedy = f"near ones: {', '.join(near)}" if near else "the model has no inner layers: use None, its output"
+    raise ValueError(f"layer {name!r} does not exist; {remedy}")

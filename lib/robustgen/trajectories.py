@@ -1,0 +1,85 @@
+"""What is kept of images on their way: classes, confidences, gradient norms; when they settle, and how often two agree."""
+
+from dataclasses import dataclass, fields
+
+import torch
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """What PGDD met on its way, for B trajectories of at most T steps.
+
+    images           (B, C, H, W), the last ones.
+    classes          (B, T + 1) most likely class at each iterate, x0 first. A trajectory that ends early keeps its last entry.
+    confidences      (B, T + 1) its softmax probability.
+    gradient_norms   (B, T) l2 norms; NaN after the end.
+    evaluations      (B,) gradients taken, each smoothing draw counted.
+    iterates         {t: (B, C, H, W)} of the iterations asked for with `record`.
+    """
+
+    images: torch.Tensor
+    classes: torch.Tensor
+    confidences: torch.Tensor
+    gradient_norms: torch.Tensor
+    evaluations: torch.Tensor
+    iterates: dict
+
+    def settled(self, confidence=0.9):
+        """(B,) the iteration from which on the class stays the same and its confidence at least `confidence`; T + 1 if there is none."""
+        good = (self.classes == self.classes[:, -1:]) & (self.confidences >= confidence)
+        return good.shape[1] - good.flip(1).long().cumprod(1).sum(1)   # less the length of the last unbroken run
+
+    def converged(self, confidence=0.9, hold=5):
+        """(B,) whether class and confidence have held for the last `hold` steps."""
+        return self.settled(confidence) <= self.classes.shape[1] - 1 - hold
+
+
+def join(parts):
+    """Trajectories of several batches as one."""
+    tensors = {field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Trajectories) if field.name != "iterates"}
+    return Trajectories(**tensors, iterates={t: torch.cat([part.iterates[t] for part in parts]) for t in parts[0].iterates})
+
+
+def agreement(classes):
+    """How often two trajectories from one start end in the same class, from (N, R) classes of R trajectories from each of N starts.
+
+    Returns (share of pairs that agree, the share by chance: of pairs from different starts).
+    """
+    n, r = classes.shape
+    if n < 2 or r < 2:
+        raise ValueError(f"agreement needs at least two starts with two trajectories each, got {n} and {r}")
+    counts = torch.nn.functional.one_hot(classes).sum(1).double()   # (N, K)
+    within = (counts * (counts - 1)).sum() / (n * r * (r - 1))
+    total = counts.sum(0)
+    between = ((total * total).sum() - (counts * counts).sum()) / (n * (n - 1) * r * r)
+    return within.item(), between.item()
+
+
+class Trace:
+    """Collects what is kept of a batch on its way; what an early end leaves open is filled with the last entry."""
+
+    def __init__(self, x0, steps, record):
+        self.classes = torch.full((len(x0), steps + 1), -1, device=x0.device)
+        self.confidences = torch.zeros(len(x0), steps + 1, device=x0.device)
+        self.norms = x0.new_full((len(x0), steps), torch.nan)
+        self.record, self.iterates = record, {0: x0} if 0 in record else {}
+
+    def seen(self, t, logits, rows=slice(None)):
+        self.confidences[rows, t], self.classes[rows, t] = logits.float().softmax(1).max(1)
+
+    def still(self, t, rows, tolerance):
+        """Whether class and confidence are those of the iteration before."""
+        now, before = slice(t, t + 1), slice(t - 1, t)   # empty at t = 0, where nothing came before
+        same = (self.classes[rows, now] == self.classes[rows, before]).all(1)
+        return same & ((self.confidences[rows, now] - self.confidences[rows, before]).abs() <= tolerance).all(1) & bool(t)
+
+    def keep(self, t, x):
+        if t in self.record:
+            self.iterates[t] = x.detach()
+
+    def whole(self, x, drift, evaluations):
+        with torch.no_grad():
+            confidence, label = drift.net(x)[1].float().softmax(1).max(1)
+        ended = self.classes < 0
+        return Trajectories(x, torch.where(ended, label[:, None], self.classes), torch.where(ended, confidence[:, None], self.confidences),
+                            self.norms, evaluations, {t: self.iterates.get(t, x) for t in self.record})
