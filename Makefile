@@ -9,6 +9,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_COMPILE_BYTECODE := 1
 export PYTHONUNBUFFERED := 1
+# By default glibc gives large blocks back to the system and takes them anew at each step of a net: page faults.
+export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
+export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 
 .PHONY: help env data repro test lab bench store lock
 .DEFAULT_GOAL := help

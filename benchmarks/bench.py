@@ -6,7 +6,9 @@ warm-up, and the median and spread of the turns' ratios. Trained nets are profil
 
 import argparse
 import copy
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +18,7 @@ from types import SimpleNamespace
 import foolbox
 import torch
 import torchattacks
-from robustgen import attacks, config, data, energy, job, models, objectives, rng, spectral, train, zoo
+from robustgen import attacks, config, data, energy, generate, job, models, objectives, rng, spectral, train, zoo
 from robustgen.vision import torchvision
 from torch.nn.functional import cross_entropy
 
@@ -94,6 +96,46 @@ def spectrum_pair(robust, x):
                            lambda: spectral.spectrum(robust, x[:8], 8),
                            lambda: spectral.spectrum(robust, x[:8], 8, method="subspace", tolerance=1e-4, generator=0), 3)
     print(f"    largest relative difference of an eigenvalue: {(subspace / exact - 1).abs().max():.1e}")
+
+
+# Generation
+
+def generation_pair():
+    """PGDD on an MNIST net: trajectories in batches against the same ones by themselves; and the memory that 1000 of them take."""
+    net = zoo.load("mnist-l2", "laptop", eps=1.0).to(memory_format=torch.contiguous_format)
+    x0, seeds = generate.gaussian(100, (1, 28, 28), generator=0), rng.seeds(0, 100)
+    settings = dict(drift_noise=0.2, diffusion_noise=0.01, eps=1.0, step_size=1.0, steps=20)
+    a, b = pair("PGDD, 100 trajectories of 20 steps, MNIST CNN, one at a time",
+                lambda: generate.pgdd(net, x0, generator=seeds, **settings).images,
+                lambda: torch.cat([generate.pgdd(net, x0[i:i + 1], generator=seeds[i:i + 1], **settings).images for i in range(len(x0))]), 9)
+    print(f"    pixels that agree to 1e-3: {((a - b).abs() < 1e-3).float().mean():.2%}")
+    runs = {kept: [thousand(kept) for _ in range(5)] for kept in (True, False)}
+    (a, peak), (b, _) = (map(statistics.median, zip(*turns)) for turns in runs.values())
+    ratios = sorted(other / ours for (ours, _), (other, _) in zip(*runs.values()))
+    print(f"{'1000 trajectories of 20 steps: memory kept by glibc, or given back':70} {a * 1e3:9.1f} ms {b * 1e3:9.1f} ms   {statistics.median(ratios):6.2f}×  "
+          f"[{ratios[0]:.2f}, {ratios[-1]:.2f}]  n = 5\n    with every iterate kept; peak memory of the process: {peak:.2f} GiB")
+
+
+def thousand(kept):
+    """Seconds and peak memory (GiB) of 1000 trajectories in a process of their own, with the Makefile's settings of malloc or glibc's."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    if kept:
+        environment |= {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+    out = subprocess.run([sys.executable, "-c", THOUSAND], env=environment, check=True, capture_output=True, text=True).stdout
+    return [float(number) for number in out.split()]
+
+
+THOUSAND = """
+import resource, time, torch
+from robustgen import generate, zoo
+net = zoo.load("mnist-l2", "laptop", eps=1.0).to(memory_format=torch.contiguous_format)
+x0 = generate.gaussian(1000, (1, 28, 28), generator=0)
+settings = dict(drift_noise=0.2, diffusion_noise=0.01, eps=1.0, step_size=1.0, steps=20, generator=0, record=range(21))
+generate.pgdd(net, x0[:50], **settings)
+began = time.perf_counter()
+generate.pgdd(net, x0, **settings)
+print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
 
 
 # Training
@@ -209,21 +251,23 @@ def layout_pairs():
 
 def main():
     parser = argparse.ArgumentParser(prog="make bench", description="Measure the speed claims, each beside its alternative.")
-    parser.add_argument("part", nargs="?", choices=("attacks", "training"), help="only this part")
+    parser.add_argument("part", nargs="?", choices=("attacks", "generation", "training"), help="only this part")
     part = parser.parse_args().part
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"{torch.get_num_threads()} CPU threads, {torch.cuda.get_device_name() if device == 'cuda' else 'no GPU'}, torch {torch.__version__}")
     print(f"{'pair: ours against the other':70} {'ours':>12} {'other':>12}   other / ours, [range]")
-    if part != "training":
-        try:
-            standard, robust = zoo.load("mnist-standard", "laptop"), zoo.load("mnist-robust", "laptop")
-        except FileNotFoundError as missing:
-            sys.exit(str(missing))
+    try:
+        standard, robust = zoo.load("mnist-standard", "laptop"), zoo.load("mnist-robust", "laptop")
+    except FileNotFoundError as missing:
+        sys.exit(str(missing))
+    if part in (None, "attacks"):
         test = data.load("mnist", "test", 1000)
         attack_pairs(standard, robust, test.unit, test.y)
         folding_pair()
         spectrum_pair(robust, test.unit)
-    if part != "attacks":
+    if part in (None, "generation"):
+        generation_pair()
+    if part in (None, "training"):
         joint_denoising_pair(device)
         data_path_pair()
         layout_pairs()

@@ -4,18 +4,11 @@ from robustgen import generate, gram, rng
 from test_generate import SETTINGS, drift, smooth, x0  # noqa: F401 (fixtures)
 
 
-def pieces(net, x, seeds):
-    """J (m, P), d and e of one image, by forward mode: independent of the backward passes under test."""
-    noisy = drift(seeds, x, 0.2)
-    j = torch.func.jacfwd(lambda z: net(z)[0])(x).reshape(5, -1)
-    return j, (net(x) - net(noisy))[0], (noisy - x).flatten()
-
-
 def directions(smooth, x0, seeds, edit, where):  # noqa: F811
     """The direction that one noiseless step of PGDD with an edit takes from `where`."""
     noisy = drift(seeds, x0, 0.2)
-    from robustgen.layers import features
-    return gram.edited_gradient(features(smooth), where, noisy, smooth(noisy), edit).flatten(1)
+    where = where.clone().requires_grad_()
+    return gram.edited_gradient(smooth(where), where, noisy, smooth(noisy), edit).flatten(1)
 
 
 @pytest.mark.parametrize("edit", [gram.powered(1.0), gram.truncated(5), gram.floored(0.0)])

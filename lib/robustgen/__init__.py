@@ -7,7 +7,7 @@ import importlib
 
 __all__ = ["ascent", "attacks", "augment", "autodiff", "checks", "classification", "config", "data", "denoisers", "denoising", "detect", "distractor",
            "energy", "folding", "generate", "gradients", "gram", "hub", "imagenette", "jem", "job", "langevin", "layers", "models", "objectives", "paths",
-           "plots", "quality", "report", "resnets", "rng", "sources", "spectral", "train", "trajectories", "unpickle", "vision", "zoo"]
+           "plots", "quality", "report", "resnets", "rng", "settings", "sources", "spectral", "train", "trajectories", "unpickle", "vision", "zoo"]
 
 
 def __getattr__(name):

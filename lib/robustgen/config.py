@@ -11,22 +11,13 @@ import functools
 import inspect
 import re
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, validate_call
-from pydantic.dataclasses import dataclass
+from pydantic import ConfigDict, ValidationError, validate_call
 
 from . import paths
-
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Family = list | dict[str, dict]
-Norm = Literal["linf", "l2"]
-settings = functools.partial(dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+from .settings import NOTEBOOKS, Count, Family, Fraction, Index, NonNegative, Norm, Positive, settings  # noqa: F401 (others take the types from here)
 
 
 @settings
@@ -75,52 +66,6 @@ class Run:
         return replace(self, **fields)
 
 
-@settings
-class SpectralMnist:
-    """Notebook 1."""
-
-    seeds: Annotated[list[Index], Field(min_length=1)]   # of the nets compared in Tables 1 and 2
-    images: Count            # test images whose spectra are averaged (paper: 32)
-    n_draws: Count           # noise draws an image of the energy ratio (paper: 128)
-    sigma: Positive          # standard deviation of that noise (paper: 0.25)
-    residual_sigma: Positive # the same for the visual residuals of Figure 1C (paper: 0.35)
-    residual_draws: Count    # noise draws whose residuals are classified
-    k: Annotated[int, Field(ge=2)]   # leading eigenvalues; tail@k is the last of them (paper: 8)
-    attack_images: Count     # test images attacked for Table 2
-    eps: Positive            # l2 radius of the attack (paper: 1.5)
-    step_size: Positive      # paper: 0.2
-    steps: Count             # paper: 20
-    phase_images: Count      # test images attacked for each cell of the phase diagram
-
-
-@settings
-class HePgd:
-    """Notebook 6."""
-
-    datasets: Annotated[list[Literal["cifar10", "imagenette"]], Field(min_length=1)]   # natural images
-    seeds: Annotated[list[Index], Field(min_length=1)]   # of the standard nets and the random starts
-    images: Annotated[int, Field(ge=2)]       # held-out test images
-    validation: Annotated[int, Field(ge=2)]   # further test images, for thresholds and lam
-    batch: Count             # images attacked at once; changes no result
-    eps: Positive            # max norm (paper: 8/255)
-    eps_large: Positive      # paper: 16/255
-    step_size: Positive      # paper: 1/255
-    steps: Count             # paper: 40
-    shown_steps: Annotated[list[Index], Field(min_length=1)]   # of Figures 2b and 3b
-    eps_l2: Positive         # of l2-PGD, with steps of step_size_l2
-    step_size_l2: Positive
-    lams: Annotated[list[NonNegative], Field(min_length=1)]   # the sweep
-    lam: NonNegative         # paper: 1.2
-    quasi_eps: Positive      # training radius of the quasi-robust net
-    robust_eps: Positive     # and of the robust one
-    pictures: Count          # images of Figure 4
-    mnist_images: Annotated[int, Field(ge=2)]
-    mnist_eps: Annotated[list[Positive], Field(min_length=1)]   # radii on digits, max norm; the lower middle one and the last are followed closely
-
-
-NOTEBOOKS = {"spectral_mnist": SpectralMnist, "he_pgd": HePgd}
-
-
 def load(profile, section, /, **overrides):
     """Settings of a notebook, from `params/<profile>/<section>.yaml`, with `overrides` on top.
 
@@ -129,13 +74,13 @@ def load(profile, section, /, **overrides):
     """
     section = known("notebook", section, NOTEBOOKS)
     source = _file(profile, section)
-    return checked(NOTEBOOKS[section], _read(source) | overrides, source)
+    return checked(NOTEBOOKS[section], _named(source) | overrides, source)
 
 
 def run(profile, name):
     """Settings of a training run, from its section in `params/<profile>/train.yaml`."""
     source = _file(profile, "train")
-    sections = _runs(source)
+    sections = _named(source)
     where = f"{_shown(source)}, {name}"
     settings = checked(Run, sections[known("run", name, sections)], where)
     if len(settings.over) != 1:
@@ -151,12 +96,12 @@ def run(profile, name):
 
 def runs(profile):
     """Names of a profile's training runs."""
-    return list(_runs(_file(profile, "train")))
+    return list(_named(_file(profile, "train")))
 
 
-def _runs(source):
-    """The sections of a train.yaml; those whose names begin with _ are only there for others to build on."""
-    return {name: section for name, section in _read(source).items() if not name.startswith("_")}
+def _named(source):
+    """The entries of a settings file; those whose names begin with _ are only there for others to build on."""
+    return {name: entry for name, entry in _read(source).items() if not name.startswith("_")}
 
 
 def profiles():

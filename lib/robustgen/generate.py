@@ -19,33 +19,31 @@ DRIFT, DIFFUSION, SMOOTHING = range(3)   # what an image's seed is folded with
 class _Drift:
     """The objective of eq. 6 for a batch: L(x) = ||r(x) - sg[r(x0 + e)]||^2, with what is seen on the way."""
 
-    def __init__(self, model, x0, seeds, layer, drift_noise, smoothing_sigma=0.0, smoothing_draws=1, smoothing="gradients", edit=None, batch=250):
+    def __init__(self, model, x0, seeds, layer, drift_noise, smoothing_sigma=0.0, smoothing_draws=1, smoothing="gradients", edit=None, batch=50):
         self.net, self.seeds = features(model, layer), rng.fold(seeds, SMOOTHING)
         self.sigma, self.draws, self.kind, self.edit, self.batch, self.t = smoothing_sigma, smoothing_draws, smoothing, edit, batch, 0
         self.noisy = x0 + drift_noise * rng.normal(rng.fold(seeds, DRIFT), x0.shape[1:]).to(x0.dtype)
         with torch.no_grad():
             self.reference = self.net(self.noisy)[0]
-        z = x0.detach().requires_grad_()
+        z = x0[:1].detach().requires_grad_()   # one image tells
         with torch.enable_grad():
             h = self.net(z)[0]
-        if not h.requires_grad or torch.autograd.grad(h.sum(), z, allow_unused=True)[0] is None or bool((h.detach() == self.reference).all()):
+        if not h.requires_grad or torch.autograd.grad(h.sum(), z, allow_unused=True)[0] is None or bool((h.detach() == self.reference[:1]).all()):
             raise ValueError(f"the output of layer {layer!r} does not depend on the images, so there is nothing to climb; choose another layer")
 
     def loss(self, x, rows=slice(None)):
         """L at each image, (B,), in whose graph its gradient is PGDD's, sPGDD's or that of an edited Gram operator. Keeps the logits."""
         reference = self.reference[rows]
-        if not self.sigma and self.edit is None:
+        with torch.set_grad_enabled(not self.sigma):
             h, logits = self.net(x)
-            self.logits = logits.detach()
-            return _squared(h - reference)
-        with torch.no_grad():
-            h, self.logits = self.net(x)
-        if self.edit is not None:
-            with torch.enable_grad():
-                gradient = gram.edited_gradient(self.net, x, self.noisy[rows], reference, self.edit)
-        else:
+        self.logits, loss = logits.detach(), _squared(h - reference)
+        if self.sigma:
             gradient = self._smoothed(x.detach(), reference, self.seeds[rows])
-        return _squared(h - reference) + ((x - x.detach()) * gradient).flatten(1).sum(1)   # a value, and a gradient taken elsewhere
+        elif self.edit:
+            gradient = gram.edited_gradient(h, x, self.noisy[rows], reference, self.edit)
+        else:
+            return loss
+        return loss.detach() + ((x - x.detach()) * gradient).flatten(1).sum(1)   # a value, and a gradient taken elsewhere
 
     def _smoothed(self, x, reference, seeds):
         """Mean over draws n of the gradient of L at x + n (section 3.1), or the gradient of L with the mean of r(x + n) for r(x)."""
@@ -83,7 +81,7 @@ def _squared(h):
 @arguments
 def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusion_noise: NonNegative, eps: Positive, step_size: Positive,
          steps: Count, smoothing_sigma: NonNegative = 0.0, smoothing_draws: Count = 1, smoothing: Literal["gradients", "features"] = "gradients",
-         edit=None, record=(), callback=None, batch: Count = 250, generator=None, progress: bool = False):
+         edit=None, record=(), callback=None, batch: Count = 50, generator=None, progress: bool = False):
     """Prior-Guided Drift Diffusion (Algorithm 1): climb ||r(x) - r(x0 + e)||^2, e ~ N(0, drift_noise^2 I) drawn once.
 
     x0               (B, C, H, W) images in [0, 1] to begin at, such as `gaussian` or `perlin` noise.
@@ -137,8 +135,8 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusio
 
 @arguments
 def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: Count = 200, drift_noise: Positive = 0.2, diffusion_noise: NonNegative = 0.01,
-                  step_size: Positive = 0.02, largest_step: Positive = 0.08, gain: Positive = 0.02, grow: Positive = 1.2, shrink: Fraction = 0.8,
-                  tolerance: Positive = 0.01, patience: Count = 4, eps: Positive = 1.0, record=(), batch: Count = 250, generator=None, progress: bool = False):
+                  step_size: Positive = 0.03, largest_step: Positive = 0.08, gain: Positive = 0.05, grow: Positive = 1.5, shrink: Fraction = 0.5,
+                  tolerance: Positive = 0.02, patience: Count = 3, eps: Positive = 1.0, record=(), batch: Count = 50, generator=None, progress: bool = False):
     """PGDD whose step and noise follow each trajectory, with one set of defaults for every net (named as missing in section 5).
 
     A step that raises the loss by more than the share `gain` makes the next one `grow` times as long; any other makes it

@@ -33,16 +33,14 @@ def linearisation(model, x, *, layer=None, radii, generator=None):
     return torch.stack(found, 1)
 
 
-def edited_gradient(net, x, noisy, reference, edit):
+def edited_gradient(h, x, noisy, reference, edit):
     """PGDD's gradient with the eigenvalues of J'J replaced: (B, C, H, W).
 
-    net         images -> (features, output), as `features` gives. Its Jacobian takes a backward pass for each feature.
+    h           features of x, with their graph: J takes a backward pass for each of the m features.
     noisy, reference   x0 + e and its features.
     edit        eigenvalues (B, m), from the largest -> (those in their place (B, m), weight of all other directions (B,) or 0).
     """
-    x = x.detach().requires_grad_()
-    h = net(x)[0].flatten(1)
-    m = h.shape[1]
+    h, m = h.flatten(1), h[0].numel()
     jacobian = torch.stack([torch.autograd.grad(h[:, i].sum(), x, retain_graph=i + 1 < m)[0].flatten(1) for i in range(m)], 1).double()
     eigenvalues, u = torch.linalg.eigh(jacobian @ jacobian.mT)   # those of J'J that are not zero
     eigenvalues, u = eigenvalues.flip(1).clamp_min(0), u.flip(2)

@@ -70,8 +70,8 @@ def curves(panels, title):
     """Lines in panels side by side.
 
     panels  {panel's title: {"xlabel", "ylabel", "lines": {label: (x, y) or (x, y, spread)}}}, and optionally "texts":
-            {label: [a text above each point]}, "levels": {label: y}, "marks": {label: x}, "ticks": [texts at x = 0, 1, ...],
-            "points": whether points are marked. A label that begins with a name of COLOURS has its colour and marker.
+            {label: [a text above each point]}, "levels": {label: y}, "marks": {label: x}, "ticks": [texts at x = 0, 1, ...] with "rotation",
+            "points": whether points are marked, "log": whether both axes are logarithmic. A label that begins with a name of COLOURS has its colour and marker.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4.4), squeeze=False)
     others = sns.color_palette("colorblind")[1:]
@@ -91,8 +91,42 @@ def curves(panels, title):
                 draw(at, color=("black", "#999999")[i % 2], ls=style, lw=1, label=label)
         ax.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], title=name)
         if "ticks" in panel:
-            ax.set_xticks(range(len(panel["ticks"])), panel["ticks"])
-        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(.5, -.18), ncols=2)   # below: on no line
+            ax.set_xticks(range(len(panel["ticks"])), panel["ticks"], rotation=panel.get("rotation", 0), ha="right" if "rotation" in panel else "center")
+        if panel.get("log"):
+            ax.set(xscale="log", yscale="log")
+        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(.5, -.45 if "rotation" in panel else -.18), ncols=2)   # below: on no line
+    figure.suptitle(title, x=0, ha="left", fontsize="medium")
+    return figure
+
+
+def courses(panels, title):
+    """Trajectories of the predicted class, coloured by its confidence: {panel's title: (classes (N, T), confidences (N, T))}."""
+    from matplotlib.collections import LineCollection
+
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.8), squeeze=False)
+    for ax, (name, (classes, confidences)) in zip(axes[0], panels.items()):
+        classes, confidences = _array(classes), _array(confidences)
+        y = classes + np.linspace(-.35, .35, len(classes))[:, None]   # side by side within a class
+        points = np.stack([np.broadcast_to(np.arange(y.shape[1]), y.shape), y], -1)
+        lines = LineCollection(np.stack([points[:, :-1], points[:, 1:]], 2).reshape(-1, 2, 2), array=confidences[:, 1:].ravel(), cmap="viridis", lw=.8)
+        lines.set_clim(0, 1)
+        ax.add_collection(lines)
+        ax.autoscale()
+        ax.set(xlabel="iteration", ylabel="predicted class", title=name, yticks=range(classes.max() + 1))
+    figure.colorbar(lines, ax=axes[0, -1], label="confidence")
+    figure.suptitle(title, x=0, ha="left", fontsize="medium")
+    return figure
+
+
+def maps(panels, title):
+    """Points in the plane, a panel each: {panel's title: (points (N, 2), real? (N,), classes (N,) or None)}, coloured by origin or by class."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.8 * len(panels), 3.9), squeeze=False)
+    for ax, (name, (points, real, classes)) in zip(axes[0], panels.items()):
+        for origin, marker, colour in ((real, "o", COLOURS["attack"]), (~real, "^", COLOURS["robust"])):   # as in the paper: red and blue
+            colours = {"color": colour} if classes is None else {"c": classes[origin], "cmap": "tab10", "vmin": 0, "vmax": 9}
+            ax.scatter(*points[origin].T, s=9, marker=marker, lw=0, alpha=.7, label="real" if marker == "o" else "generated", **colours)
+        ax.set(title=name, xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
+        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(.5, -.08), ncols=2)
     figure.suptitle(title, x=0, ha="left", fontsize="medium")
     return figure
 
@@ -103,6 +137,8 @@ def matrices(tables, title, xlabel, ylabel):
     for ax, (name, (frame, centre, form)) in zip(axes[0], tables.items()):
         sns.heatmap(frame, ax=ax, annot=True, fmt=form, center=centre, cmap="viridis" if centre is None else "vlag", annot_kws={"size": "small"})
         ax.set(title=name, xlabel=xlabel, ylabel=ylabel)
+        ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=30, ha="right")
+        ax.tick_params(axis="y", rotation=0)
     figure.suptitle(title, x=0, ha="left", fontsize="medium")
     return figure
 
@@ -110,6 +146,11 @@ def matrices(tables, title, xlabel, ylabel):
 def _array(values):
     """A NumPy array from a tensor on any device, an array or a list."""
     return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+
+
+def picture(image):
+    """An image (C, H, W) as `images` takes it: (H, W) of one channel, (H, W, 3) of three."""
+    return image[0] if len(image) == 1 else image.movedim(0, -1)
 
 
 def images(rows, title, width=1.3):

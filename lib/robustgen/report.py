@@ -38,9 +38,12 @@ class Record:
         return statistics.fmean(self.content["values"][key][column])
 
     def figure(self, figure, name, caption):
-        """Save a figure as <name>.png with its caption, and return it for display."""
+        """Save a figure as <name>.png with its caption."""
+        from PIL import Image
+
         with paths.atomic(self.folder / f"{name}.png") as new:
             figure.savefig(new, format="png")
+            Image.open(new).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(new, format="png", optimize=True)   # a third of the size
         self.content["figures"][f"{name}.png"] = caption
 
     def table(self, frame, name):
@@ -101,14 +104,15 @@ def _tables(content, paper):
     """The paper's tables with this run's values beside them, each a heading and a Markdown table."""
     for table in paper["tables"]:
         columns = table["columns"]
-        lines = ["| | " + " | ".join(f"{c}, published | {c}, reproduced" for c in columns) + " | seeds |",
-                 "|---|" + "---:|" * (2 * len(columns) + 1)]
+        printed = {c for c in columns if any(c in row for row in table["rows"].values())}   # a figure in the paper has no numbers to print
+        heads = [head for c in columns for head in ([f"{c}, published"] if c in printed else []) + [f"{c}, reproduced"]]
+        lines = ["| | " + " | ".join(heads) + " | seeds |", "|---|" + "---:|" * (len(heads) + 1)]
         for key, row in table["rows"].items():
             ours = content["values"].get(key, {})   # a row may be only published, or not run in this profile
             if "ratio" in columns:
                 ours = ours | {"ratio": [r / s for r, s in zip(ours["robust"], ours["standard"])]}
             seeds = len(next(iter(ours.values()))) if ours else MISSING
-            cells = [f"{row.get(c, MISSING)} | {spread(ours[c]) if ours else MISSING}" for c in columns]
+            cells = [cell for c in columns for cell in ([str(row.get(c, MISSING))] if c in printed else []) + [spread(ours[c]) if c in ours else MISSING]]
             lines.append(f"| {row['label']} | " + " | ".join(cells) + f" | {seeds} |")
         yield f"### {table['name']}\n\nPublished: {table['source']}.\n\n" + "\n".join(lines)
 
@@ -141,6 +145,8 @@ def _differences(profile, notebook, runs):
         for key, value in settings.items():
             if isinstance(value, dict):
                 yield from flat(value, f"{prefix}{key}.")
+            elif isinstance(value, list) and value and isinstance(value[0], dict):   # such as rows of a figure: too long for a table
+                yield f"{prefix}{key}", f"{len(value)}, see params/"
             else:
                 yield f"{prefix}{key}", value
 

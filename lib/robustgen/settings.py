@@ -1,0 +1,117 @@
+"""Settings of the notebooks, one dataclass each, and the types of their fields: params/<profile>/<notebook>.yaml, checked."""
+
+import functools
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Family = list | dict[str, dict]
+Norm = Literal["linf", "l2"]
+settings = functools.partial(dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+
+
+@settings
+class SpectralMnist:
+    """Notebook 1."""
+
+    seeds: Annotated[list[Index], Field(min_length=1)]   # of the nets compared in Tables 1 and 2
+    images: Count            # test images whose spectra are averaged (paper: 32)
+    n_draws: Count           # noise draws an image of the energy ratio (paper: 128)
+    sigma: Positive          # standard deviation of that noise (paper: 0.25)
+    residual_sigma: Positive # the same for the visual residuals of Figure 1C (paper: 0.35)
+    residual_draws: Count    # noise draws whose residuals are classified
+    k: Annotated[int, Field(ge=2)]   # leading eigenvalues; tail@k is the last of them (paper: 8)
+    attack_images: Count     # test images attacked for Table 2
+    eps: Positive            # l2 radius of the attack (paper: 1.5)
+    step_size: Positive      # paper: 0.2
+    steps: Count             # paper: 20
+    phase_images: Count      # test images attacked for each cell of the phase diagram
+
+
+@settings
+class HePgd:
+    """Notebook 6."""
+
+    datasets: Annotated[list[Literal["cifar10", "imagenette"]], Field(min_length=1)]   # natural images
+    seeds: Annotated[list[Index], Field(min_length=1)]   # of the standard nets and the random starts
+    images: Annotated[int, Field(ge=2)]       # held-out test images
+    validation: Annotated[int, Field(ge=2)]   # further test images, for thresholds and lam
+    batch: Count             # images attacked at once; changes no result
+    eps: Positive            # max norm (paper: 8/255)
+    eps_large: Positive      # paper: 16/255
+    step_size: Positive      # paper: 1/255
+    steps: Count             # paper: 40
+    shown_steps: Annotated[list[Index], Field(min_length=1)]   # of Figures 2b and 3b
+    eps_l2: Positive         # of l2-PGD, with steps of step_size_l2
+    step_size_l2: Positive
+    lams: Annotated[list[NonNegative], Field(min_length=1)]   # the sweep
+    lam: NonNegative         # paper: 1.2
+    quasi_eps: Positive      # training radius of the quasi-robust net
+    robust_eps: Positive     # and of the robust one
+    pictures: Count          # images of Figure 4
+    mnist_images: Annotated[int, Field(ge=2)]
+    mnist_eps: Annotated[list[Positive], Field(min_length=1)]   # radii on digits, max norm; the lower middle one and the last are followed closely
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))   # not strict: strictly, it could not be written as a mapping
+class Strip:
+    """A row of Figures 2, 3 or S1: a net, a layer, a start, and how PGDD runs from it (`generate.pgdd`)."""
+
+    net: str                 # a run of the zoo, or a net of the hub
+    member: dict             # which net of the run, such as {eps: 1.0}; {} for the hub's
+    layer: str | None        # a module's name; null for the logits
+    start: Literal["gaussian", "perlin"]
+    drift_noise: Positive
+    diffusion_noise: NonNegative
+    eps: Positive
+    step_size: Positive      # l2 length
+    steps: Count
+    smoothing_sigma: NonNegative   # of sPGDD; 0 for PGDD
+    smoothing_draws: Count
+
+
+@settings
+class PgddImagenet:
+    """Notebook 2."""
+
+    strips: Annotated[list[Strip], Field(min_length=1)]
+    columns: Annotated[int, Field(ge=2)]        # iterates shown of each strip
+    check_images: Count      # starts at which eqs. 7 to 9 are checked
+    check_radii: Annotated[list[Positive], Field(min_length=2)]   # l2 lengths of e, from the largest
+    radii: Annotated[list[Positive], Field(min_length=1)]   # of the robust MNIST nets of Figure 4, from the smallest (paper: 0.25, 0.5, 1)
+    epochs: Annotated[list[Count], Field(min_length=1)]     # after which their nets are followed; the last is the final one
+    noise_seeds: Annotated[int, Field(ge=2)]      # starts (paper: 100)
+    inference_seeds: Annotated[int, Field(ge=2)]  # trajectories from each (paper: 10)
+    drift_noise: Positive    # PGDD of Figures 4 and 5, and of what follows from them
+    diffusion_noise: NonNegative
+    step_size: Positive
+    steps: Count
+    confidence: Fraction     # a trajectory has converged when its class has stayed, with this confidence,
+    hold: Count              # for the last `hold` steps
+    seeds: Annotated[list[Index], Field(min_length=2)]      # of the standard nets, and of the judges
+    tsne_images: Annotated[int, Field(ge=10)]     # real ones, and as many generated
+    tsne_seeds: Annotated[list[Index], Field(min_length=1)]
+    train_images: Count      # real images among which the nearest is looked for
+    quasi_eps: Positive      # training radius of the quasi-robust CIFAR-10 net, max norm
+    robust_eps: Positive     # and of the robust one
+    natural_trajectories: Annotated[int, Field(ge=2)]       # on each CIFAR-10 net
+    natural_step_size: Positive
+    natural_steps: Count
+    smoothing_sigma: Positive                     # of sPGDD on the standard one
+    smoothing_draws: Count
+    adaptive_steps: Count    # at most
+    edit_trajectories: Annotated[int, Field(ge=2)]          # digits for each edit of the spectrum
+    edit_photos: Annotated[int, Field(ge=2)]                # and photographs, of natural_trajectories
+    truncations: list[Count]
+    powers: list[NonNegative]
+    floors: list[NonNegative]
+    batch: Count             # images of one forward pass; changes no result
+
+
+NOTEBOOKS = {"spectral_mnist": SpectralMnist, "pgdd_imagenet": PgddImagenet, "he_pgd": HePgd}
