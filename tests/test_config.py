@@ -40,6 +40,17 @@ def test_a_family_may_be_empty_and_loading_from_it_is_one_sentence():
         zoo.load("imagenette-standard", "test")
 
 
+@pytest.mark.parametrize("change, message", [
+    ({"start": "perlinn"}, "'strips.0.start' is 'perlinn': it should be 'gaussian' or 'perlin'"),
+    ({"steps": 0}, "'strips.0.steps' is 0: it should be greater than or equal to 1"),
+    ({"sigma": 1.0}, "strips.0.sigma"),
+])
+def test_a_wrong_strip_is_told(params, change, message):
+    params("pgdd_imagenet.yaml", lambda settings: settings["strips"][0].update(change))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config.load("test", "pgdd_imagenet")
+
+
 def test_settings_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.load("test", "spectral_mnist").k = 3

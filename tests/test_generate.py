@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from robustgen import generate, layers, rng
+from robustgen import generate, gram, layers, rng
 from torch import nn
 
 SETTINGS = {"drift_noise": 0.2, "diffusion_noise": 0.02, "eps": 0.4, "step_size": 0.5, "steps": 6}
@@ -111,7 +111,8 @@ def test_adaptive_steps_follow_the_loss_and_end_where_nothing_moves(smooth, x0):
             z = x.clone().requires_grad_()
             loss = (smooth(z) - reference).square().sum()
             g, = torch.autograd.grad(loss, z)
-            size = min(0.1, size * (1.5 if loss > 1.05 * last else 0.5))
+            if t:
+                size = min(0.1, size * (1.5 if loss > 1.05 * last else 0.5))
             last = loss
             noise = 0.01 * min(1, size / 0.03) * rng.normal(rng.fold(own, 1), x.shape[1:], stream=t).double()
             new = (x + 8 * size * g / g.norm() + noise).clamp(0, 1)   # 8: the root of 64 pixels
@@ -161,6 +162,10 @@ class Exploding(nn.Module):
     (Exploding(), None, {}, "the gradient is not finite at iteration 3"),
     (Deaf(), None, {"record": [7]}, "iteration 7 cannot be recorded, as there are 6 steps"),
     (Deaf(), None, {"smoothing_draws": 4}, "4 smoothing draws without noise are all the same"),
+    (Deaf(), None, {"smoothing_sigma": 0.1, "edit": gram.truncated(1)}, "an edit of the spectrum and smoothing do not combine"),
+    (Exploding(), None, {"edit": gram.truncated(1)}, "the gradient is not finite at iteration 3"),
+    (Deaf(), None, {"edit": gram.replaced([2.0, 1.0])}, "the spectrum has 2 eigenvalues, and J'J of this layer 3"),
+    (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten()), None, {}, r"batch norms or dropouts in train mode; call model.eval\(\) first"),
     (Deaf(), None, {"step_size": -1.0}, "'step_size' is -1.0"),
     (Deaf(), None, {"smoothing": "logits"}, "'smoothing' is 'logits'"),
 ])
@@ -174,6 +179,24 @@ def test_starts_must_be_images(x, message):
     for run in (lambda x: generate.pgdd(Deaf(), x, **SETTINGS), lambda x: generate.adaptive_pgdd(Deaf(), x)):
         with pytest.raises(ValueError, match=message):
             run(x)
+
+
+def test_one_dead_image_does_not_silence_the_others():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU())
+    net[1].weight.data, net[1].bias.data = torch.ones(3, 4), torch.full((3,), -2.0)
+    x = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
+    found = generate.pgdd(net, x, generator=0, **SETTINGS | {"drift_noise": 0.01, "diffusion_noise": 0.0})
+    assert found.gradient_norms[0, 0] == 0 and found.gradient_norms[1, 0] > 0 and torch.equal(found.images[0], x[0])
+
+
+def test_it_runs_within_no_grad_in_any_precision_and_records_what_an_iterator_names(smooth, x0):
+    with torch.no_grad():
+        a = generate.pgdd(smooth, x0, generator=0, smoothing_sigma=0.1, smoothing_draws=2, record=iter([1, 2]), **SETTINGS)
+    b = generate.pgdd(smooth, x0, generator=0, smoothing_sigma=0.1, smoothing_draws=2, **SETTINGS)
+    assert torch.equal(a.images, b.images) and set(a.iterates) == {1, 2}
+    import copy
+    half = generate.adaptive_pgdd(copy.deepcopy(smooth).bfloat16(), x0.bfloat16(), steps=5, generator=0)
+    assert half.images.dtype == torch.bfloat16 and torch.isfinite(half.images).all()
 
 
 def test_features_are_those_before_a_later_layer_works_in_place():

@@ -29,7 +29,7 @@ def test_dvc_repro_makes_the_report_and_is_then_done(reproduced, run_in):
     home, _ = reproduced
     report = (home / "results/test/REPORT.md").read_text()
     for words in ("Table 1.", "Table 2.", "Settings that differ", "Verdict", "116.8", "| claim | evidence | holds? |", "98.38",
-                  "| CIFAR-10, KD+BU, PGD (8); as published, not computed here | 92.27 | – | 0.96 | – | – | – | – |",
+                  "| CIFAR-10, KD+BU, PGD (8); as published, not computed here | 92.27 | – | 0.96 | – | – | – |",
                   "| imagenette-standard | trained | not in this profile |"):
         assert words in report
     for picture in re.findall(r"\]\((figures/.*?)\)", report):
@@ -62,6 +62,24 @@ def test_notebook_6_takes_other_settings(reproduced, run_in, tmp_path):
     out = tmp_path / "out.ipynb"
     run_in("papermill", "notebooks/6_he_pgd.ipynb", str(out), "-p", "profile", "test", "-y", "{seeds: [1], lams: [1.2], steps: 2, eps: 0.05}")
     assert "PGD (13)" in out.read_text() and "holds?" in out.read_text()
+
+
+def test_notebook_2_takes_other_settings(reproduced, run_in, tmp_path):
+    """One strip, one radius and epoch, no edits but the exchange of spectra: keys that verdicts and figures depend on."""
+    strip = "{net: mnist-standard, member: {seed: 1}, layer: null, start: perlin, drift_noise: 0.1, diffusion_noise: 0, eps: 0.3, step_size: 1, steps: 2, " \
+            "smoothing_sigma: 0, smoothing_draws: 1}"
+    out = tmp_path / "out.ipynb"
+    run_in("papermill", "notebooks/2_pgdd_imagenet.ipynb", str(out), "-p", "profile", "test",
+           "-y", f"{{strips: [{strip}], epochs: [2], truncations: [], powers: [], floors: [], seed: 1, judge_seeds: [0], steps: 4}}")
+    assert "Causal test, photographs" in out.read_text() and "holds?" in out.read_text()
+
+
+def test_figures_without_published_numbers_have_no_published_columns(reproduced):
+    home, _ = reproduced
+    lines = (home / "results/test/REPORT.md").read_text().splitlines()
+    head = lines[next(i for i, line in enumerate(lines) if line.startswith("### Convergence of PGDD")) + 4]
+    assert head == "| | standard, reproduced | ε = 0.25, reproduced | ε = 0.5, reproduced | ε = 1, reproduced | seeds |"
+    assert "| strips | 8, see params/ | 3, see params/ |" in "\n".join(lines).replace("pgdd_imagenet: ", "")
 
 
 def test_histories_are_drawn_by_dvc_plots(reproduced, run_in):

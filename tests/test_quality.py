@@ -37,3 +37,11 @@ def test_class_entropy_is_in_bits():
     classes = torch.tensor([0, 0, 1, 3, 3, 3])
     assert quality.class_entropy(classes) == pytest.approx(entropy(np.bincount(classes), base=2))
     assert quality.class_entropy(torch.zeros(5, dtype=torch.long)) == 0
+
+
+def test_chance_is_agreement_over_pairs_of_different_images():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randint(4, (9,), generator=g), torch.randint(6, (9,), generator=g)
+    pairs = [a[i] == b[j] for i in range(9) for j in range(9) if i != j]
+    assert quality.by_chance(a, b) == pytest.approx(sum(pairs).item() / len(pairs))
+    assert quality.by_chance(torch.zeros(5).long(), torch.zeros(5).long()) == 1   # of one class only, agreement says nothing

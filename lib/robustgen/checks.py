@@ -54,3 +54,10 @@ def classifier(model, x, y=None):
     if y is not None:
         labels(y, len(x), logits.shape[1])
     return logits.shape[1]
+
+
+def frozen(model):
+    """Refuse a model whose batch norms or dropouts are in train mode: an image's features would then depend on its batch, or on chance."""
+    kinds = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._DropoutNd)
+    if isinstance(model, torch.nn.Module) and any(module.training and isinstance(module, kinds) for module in model.modules()):
+        raise ValueError("the model has batch norms or dropouts in train mode; call model.eval() first")

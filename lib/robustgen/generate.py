@@ -10,7 +10,7 @@ import torch
 
 from . import ascent, checks, gram, rng
 from .config import Count, Fraction, NonNegative, Positive, arguments
-from .layers import features
+from .layers import features, hearing
 from .trajectories import Trace, join
 
 DRIFT, DIFFUSION, SMOOTHING = range(3)   # what an image's seed is folded with
@@ -20,16 +20,11 @@ class _Drift:
     """The objective of eq. 6 for a batch: L(x) = ||r(x) - sg[r(x0 + e)]||^2, with what is seen on the way."""
 
     def __init__(self, model, x0, seeds, layer, drift_noise, smoothing_sigma=0.0, smoothing_draws=1, smoothing="gradients", edit=None, batch=50):
-        self.net, self.seeds = features(model, layer), rng.fold(seeds, SMOOTHING)
+        self.net, self.seeds = hearing(features(model, layer), x0, layer), rng.fold(seeds, SMOOTHING)
         self.sigma, self.draws, self.kind, self.edit, self.batch, self.t = smoothing_sigma, smoothing_draws, smoothing, edit, batch, 0
         self.noisy = x0 + drift_noise * rng.normal(rng.fold(seeds, DRIFT), x0.shape[1:]).to(x0.dtype)
         with torch.no_grad():
             self.reference = self.net(self.noisy)[0]
-        z = x0[:1].detach().requires_grad_()   # one image tells
-        with torch.enable_grad():
-            h = self.net(z)[0]
-        if not h.requires_grad or torch.autograd.grad(h.sum(), z, allow_unused=True)[0] is None or bool((h.detach() == self.reference[:1]).all()):
-            raise ValueError(f"the output of layer {layer!r} does not depend on the images, so there is nothing to climb; choose another layer")
 
     def loss(self, x, rows=slice(None)):
         """L at each image, (B,), in whose graph its gradient is PGDD's, sPGDD's or that of an edited Gram operator. Keeps the logits."""
@@ -87,7 +82,8 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusio
     x0               (B, C, H, W) images in [0, 1] to begin at, such as `gaussian` or `perlin` noise.
     layer            r: the name of an inner module, or None for the logits.
     drift_noise, diffusion_noise   standard deviations, in units of [0, 1]: of e, and of the noise added in each step.
-    eps              max norm of x - x0; 1 or more binds nothing.
+    eps              max norm of x - x0; 1 or more binds nothing. Images are clamped to [0, 1], which Algorithm 1, whose
+                     pixels are normalised, leaves out.
     step_size        l2 length of a step.
     smoothing_sigma, smoothing_draws   sPGDD (section 3.1): in each step the gradients at that many perturbed copies of x, with
                      noise of that standard deviation, are averaged. The reference stays; the paper's formula leaves open whether
@@ -103,6 +99,10 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusio
     on the images, and a gradient that is not finite (naming the iteration).
     """
     checks.classifier(model, x0)
+    checks.frozen(model)
+    record = set(record)
+    if edit and smoothing_sigma:
+        raise ValueError("an edit of the spectrum and smoothing do not combine; leave out one of them")
     if smoothing_draws > 1 and not smoothing_sigma:
         raise ValueError(f"{smoothing_draws} smoothing draws without noise are all the same; set smoothing_sigma, such as 0.1")
     settings = dict(layer=layer, drift_noise=drift_noise, smoothing_sigma=smoothing_sigma, smoothing_draws=smoothing_draws, smoothing=smoothing,
@@ -135,7 +135,7 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusio
 
 @arguments
 def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: Count = 200, drift_noise: Positive = 0.2, diffusion_noise: NonNegative = 0.01,
-                  step_size: Positive = 0.03, largest_step: Positive = 0.08, gain: Positive = 0.05, grow: Positive = 1.5, shrink: Fraction = 0.5,
+                  step_size: Positive = 0.04, largest_step: Positive = 0.08, gain: Positive = 0.05, grow: Positive = 1.5, shrink: Fraction = 0.5,
                   tolerance: Positive = 0.02, patience: Count = 3, eps: Positive = 1.0, record=(), batch: Count = 50, generator=None, progress: bool = False):
     """PGDD whose step and noise follow each trajectory, with one set of defaults for every net (named as missing in section 5).
 
@@ -149,6 +149,8 @@ def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: Count = 200, dr
     The other arguments, the result and the errors are those of `pgdd`.
     """
     checks.classifier(model, x0)
+    checks.frozen(model)
+    record = set(record)
     root = x0[0].numel() ** 0.5   # from root mean square to l2 length
 
     def run(x0, seeds, bar):
@@ -160,7 +162,9 @@ def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: Count = 200, dr
         def climb(z):
             loss = drift.loss(z, active)
             trace.seen(drift.t, drift.logits, active)
-            size[active] = (size[active] * torch.where(loss.detach() > (1 + gain) * last[active], grow, shrink)).clamp(max=largest_step)
+            if drift.t:
+                factor = torch.where(loss.detach() > (1 + gain) * last[active], grow, shrink).to(size.dtype)
+                size[active] = (size[active] * factor).clamp(max=largest_step)
             last[active] = loss.detach()
             return loss
 
@@ -197,9 +201,9 @@ def _batches(run, x0, generator, batch, steps, record, progress):
 
     late = [t for t in record if not 0 <= t <= steps]
     if late:
-        raise ValueError(f"iteration {late[0]} cannot be recorded, as there are {steps} steps; record iterations from 0 to {steps}")
+        raise ValueError(f"iteration {max(late)} cannot be recorded, as there are {steps} steps; record iterations from 0 to {steps}")
     seeds = rng.seeds(generator, len(x0), x0.device)
-    with tqdm(total=len(x0) * steps, desc="drifting", unit="step", disable=not progress) as bar:
+    with tqdm(total=len(x0) * steps, desc="drifting", unit="step", disable=not progress) as bar, torch.enable_grad():
         return join([run(x, s, bar) for x, s in zip(x0.split(batch), seeds.split(batch))])
 
 

@@ -9,7 +9,7 @@ import torch
 
 from . import ascent, checks, rng
 from .config import Count, NonNegative, arguments
-from .layers import features
+from .layers import features, hearing
 from .spectral import gram_matvec
 
 
@@ -19,7 +19,8 @@ def linearisation(model, x, *, layer=None, radii, generator=None):
     radii   l2 norms of e; its direction is uniform, the same for all, drawn from `generator`.
     """
     checks.classifier(model, x)
-    net = features(model, layer)
+    checks.frozen(model)
+    net = hearing(features(model, layer), x, layer)
     direction = rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(x.dtype)
     direction = direction / ascent.norm(direction)
     expected = -2 * gram_matvec(lambda x: net(x)[0], x, direction)   # for |e| = 1: eq. 8 is linear in e
@@ -42,6 +43,8 @@ def edited_gradient(h, x, noisy, reference, edit):
     """
     h, m = h.flatten(1), h[0].numel()
     jacobian = torch.stack([torch.autograd.grad(h[:, i].sum(), x, retain_graph=i + 1 < m)[0].flatten(1) for i in range(m)], 1).double()
+    if not torch.isfinite(jacobian).all():
+        return torch.full_like(x, torch.nan)   # whoever takes the step says where
     eigenvalues, u = torch.linalg.eigh(jacobian @ jacobian.mT)   # those of J'J that are not zero
     eigenvalues, u = eigenvalues.flip(1).clamp_min(0), u.flip(2)
     new, others = edit(eigenvalues)
@@ -84,4 +87,9 @@ def floored(share: NonNegative):
 def replaced(spectrum):
     """The shape of another spectrum, (m,) from the largest, such as the mean one of another net."""
     shape = torch.as_tensor(spectrum).double() / spectrum[0]
-    return lambda eigenvalues: (eigenvalues[:, :1] * shape.to(eigenvalues.device), 0)
+
+    def edit(eigenvalues):
+        if len(shape) != eigenvalues.shape[1]:
+            raise ValueError(f"the spectrum has {len(shape)} eigenvalues, and J'J of this layer {eigenvalues.shape[1]}; take one of a layer of the same size")
+        return eigenvalues[:, :1] * shape.to(eigenvalues.device), 0
+    return edit

@@ -38,6 +38,16 @@ def features(model, layer=None):
     return inner
 
 
+def hearing(net, x, layer):
+    """Return `net`, which `features` gave, if its features depend on the images x; else raise ValueError."""
+    z = x[:1].detach().requires_grad_()   # one image tells
+    with torch.enable_grad():
+        h = net(z)[0]
+    if not h.requires_grad or torch.autograd.grad(h.sum(), z, allow_unused=True)[0] is None:
+        raise ValueError(f"the output of layer {layer!r} does not depend on the images, so there is nothing to climb; choose another layer")
+    return net
+
+
 def _module(model, name):
     modules = dict(model.named_modules())
     if name in modules and name:

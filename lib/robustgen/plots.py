@@ -70,8 +70,9 @@ def curves(panels, title):
     """Lines in panels side by side.
 
     panels  {panel's title: {"xlabel", "ylabel", "lines": {label: (x, y) or (x, y, spread)}}}, and optionally "texts":
-            {label: [a text above each point]}, "levels": {label: y}, "marks": {label: x}, "ticks": [texts at x = 0, 1, ...] with "rotation",
-            "points": whether points are marked, "log": whether both axes are logarithmic. A label that begins with a name of COLOURS has its colour and marker.
+            {label: [a text above each point]}, "levels": {label: y}, "marks": {label: x}, "ticks": [texts at x = 0, 1, ...],
+            "categories": [the same where x has no order: points alone], "points": whether points are marked, "log": whether both
+            axes are logarithmic. A label that begins with a name of COLOURS has its colour and marker.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4.4), squeeze=False)
     others = sns.color_palette("colorblind")[1:]
@@ -81,7 +82,8 @@ def curves(panels, title):
             x, y = _array(x), _array(y)
             colour = COLOURS.get(known) or others[i % len(others)]
             marker = MARKERS.get(known, "o^sDvPX"[i % 7]) if panel.get("points", True) else None
-            ax.plot(x, y, marker=marker, color=colour, label=label, ls="-" if known else ("-", "--", "-.", ":")[i % 4])
+            style = "none" if "categories" in panel else "-" if known else ("-", "--", "-.", ":")[i % 4]
+            ax.plot(x, y, marker=marker, color=colour, label=label, ls=style)
             for s in spread:
                 ax.fill_between(x, y - _array(s), y + _array(s), color=colour, alpha=.15, lw=0)
             for px, py, text in zip(x, y, panel.get("texts", {}).get(label, ())):
@@ -91,10 +93,13 @@ def curves(panels, title):
                 draw(at, color=("black", "#999999")[i % 2], ls=style, lw=1, label=label)
         ax.set(xlabel=panel["xlabel"], ylabel=panel["ylabel"], title=name)
         if "ticks" in panel:
-            ax.set_xticks(range(len(panel["ticks"])), panel["ticks"], rotation=panel.get("rotation", 0), ha="right" if "rotation" in panel else "center")
+            ax.set_xticks(range(len(panel["ticks"])), panel["ticks"])
+        if "categories" in panel:
+            ax.set_xticks(range(len(panel["categories"])), panel["categories"], rotation=40, ha="right")
+            ax.grid(axis="x", lw=.5)
         if panel.get("log"):
             ax.set(xscale="log", yscale="log")
-        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(.5, -.45 if "rotation" in panel else -.18), ncols=2)   # below: on no line
+        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(.5, -.5 if "categories" in panel else -.18), ncols=2)   # below: on no line
     figure.suptitle(title, x=0, ha="left", fontsize="medium")
     return figure
 
@@ -132,10 +137,11 @@ def maps(panels, title):
 
 
 def matrices(tables, title, xlabel, ylabel):
-    """Annotated heat maps side by side: {title: (data frame, colour map's centre or None, format)}; rows and columns are named."""
+    """Annotated heat maps side by side: {title: (data frame, colour map's centre or None, format or a frame of texts)}; rows and columns are named."""
     figure, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 3.8), squeeze=False)
     for ax, (name, (frame, centre, form)) in zip(axes[0], tables.items()):
-        sns.heatmap(frame, ax=ax, annot=True, fmt=form, center=centre, cmap="viridis" if centre is None else "vlag", annot_kws={"size": "small"})
+        sns.heatmap(frame, ax=ax, center=centre, cmap="viridis" if centre is None else "vlag", annot_kws={"size": "small"},
+                    **({"annot": True, "fmt": form} if isinstance(form, str) else {"annot": form, "fmt": ""}))
         ax.set(title=name, xlabel=xlabel, ylabel=ylabel)
         ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=30, ha="right")
         ax.tick_params(axis="y", rotation=0)

@@ -51,3 +51,12 @@ def class_entropy(classes):
     """Entropy of the distribution of classes, in bits: log2 K where all K are as frequent, 0 where there is only one."""
     share = torch.bincount(classes).double() / len(classes)
     return -(share * share.clamp_min(1e-300).log2()).sum().item() + 0.0   # no negative zero
+
+
+def by_chance(made, seen):
+    """How often two nets would name the same class of unrelated images: over pairs of different ones, from (N,) classes of each net."""
+    n = len(made)
+    if n < 2:
+        raise ValueError(f"chance needs pairs of images, got {n} image")
+    counts = [torch.bincount(classes, minlength=int(max(made.max(), seen.max())) + 1).double() for classes in (made, seen)]
+    return ((counts[0] @ counts[1] - (made == seen).sum()) / (n * (n - 1))).item()

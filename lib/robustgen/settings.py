@@ -94,7 +94,8 @@ class PgddImagenet:
     steps: Count
     confidence: Fraction     # a trajectory has converged when its class has stayed, with this confidence,
     hold: Count              # for the last `hold` steps
-    seeds: Annotated[list[Index], Field(min_length=2)]      # of the standard nets, and of the judges
+    seed: Index              # of the standard nets that generate, and of all random draws
+    judge_seeds: Annotated[list[Index], Field(min_length=1)]      # of the nets that are asked what they see
     tsne_images: Annotated[int, Field(ge=10)]     # real ones, and as many generated
     tsne_seeds: Annotated[list[Index], Field(min_length=1)]
     train_images: Count      # real images among which the nearest is looked for

@@ -33,6 +33,15 @@ class Trajectories:
         """(B,) whether class and confidence have held for the last `hold` steps."""
         return self.settled(confidence) <= self.classes.shape[1] - 1 - hold
 
+    def calm(self, tolerance=0.02, patience=3):
+        """(B,) the step after which class has stayed and confidence moved by at most `tolerance` for `patience` steps; T where that never was.
+
+        It is where a trajectory could have been ended by what is seen up to there.
+        """
+        still = (self.classes.diff(dim=1) == 0) & (self.confidences.diff(dim=1).abs() <= tolerance)   # (B, T)
+        runs = still.unfold(1, patience, 1).all(2)
+        return torch.where(runs.any(1), runs.long().argmax(1) + patience, still.shape[1])
+
 
 def join(parts):
     """Trajectories of several batches as one."""
