@@ -52,7 +52,7 @@ def test_rates_are_means_over_seeds_in_per_cent(reproduced):
     row = next(line for line in (home / "results/test/REPORT.md").read_text().splitlines() if line.startswith("| CIFAR-10, energy, PGD (16)"))
     rates = metrics["values"]["cifar10: PGD (16)"]["DR"]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
-    assert len(rates) == 2 and cells[1] == "–" and cells[2].startswith(f"{sum(rates) / 2:.3g} ±") and cells[-1] == "2"
+    assert len(rates) == 3 and cells[1] == "–" and cells[2].startswith(f"{sum(rates) / 2:.3g} ±") and cells[-1] == "2"
     assert {verdict["claim"][:4] for verdict in metrics["verdict"]} == {"cifa", "mnis"}
 
 
@@ -150,7 +150,7 @@ def test_torchvision_imports_beside_this_torch():
 def test_the_examples_of_the_readme_run():
     section = (ROOT / "README.md").read_text().split("## Your own model")[1].split("\n## ")[0]
     examples = re.findall(r"```python\n(.*?)```", section, re.S)
-    assert len(examples) == 2 and all(len(code.strip().splitlines()) <= 10 for code in examples)
+    assert len(examples) == 3 and all(len(code.strip().splitlines()) <= 10 for code in examples)
     done = subprocess.run([sys.executable, "-c", "".join(examples)], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "lib")})
     assert done.returncode == 0, done.stderr
     assert "energy ratio" in done.stdout and "misclassified and not detected: tensor([" in done.stdout
