@@ -4,6 +4,7 @@ import torch
 from robustgen import data, quality
 from scipy.ndimage import gaussian_filter
 from scipy.stats import entropy
+from sklearn.metrics import cohen_kappa_score
 
 
 def ssim(a, b):
@@ -45,3 +46,15 @@ def test_chance_is_agreement_over_pairs_of_different_images():
     pairs = [a[i] == b[j] for i in range(9) for j in range(9) if i != j]
     assert quality.by_chance(a, b) == pytest.approx(sum(pairs).item() / len(pairs))
     assert quality.by_chance(torch.zeros(5).long(), torch.zeros(5).long()) == 1   # of one class only, agreement says nothing
+
+
+def test_recognition_is_agreement_its_chance_and_cohens_kappa():
+    g = torch.Generator().manual_seed(0)
+    made = torch.randint(4, (4000,), generator=g)
+    seen = [torch.where(torch.rand(4000, generator=g) < share, made, torch.randint(4, (4000,), generator=g)) for share in (0.2, 0.7)]
+    share, chance, kappa = quality.recognition(made, *seen)
+    assert share.mean().item() == pytest.approx(np.mean([(made == s).float().mean() for s in seen]), abs=1e-6)
+    assert chance == pytest.approx(np.mean([quality.by_chance(made, s) for s in seen]))
+    assert kappa.mean().item() == pytest.approx(np.mean([cohen_kappa_score(made, s) for s in seen]), abs=2e-3)
+    one = torch.zeros(6, dtype=torch.long)
+    assert (quality.recognition(one, one)[2] == 0).all()   # of one class only, agreement says nothing

@@ -61,6 +61,11 @@ class _Drift:
                 gradient += torch.autograd.grad((h * slope).sum(), z)[0].unflatten(0, (len(part), len(x))).sum(0)
         return gradient / self.draws
 
+    @torch.no_grad()
+    def ends(self, x):
+        """Logits of the last images."""
+        return self.net(x)[1]
+
     def checked(self, gradient):
         """Norms (B,) of a gradient; refuses one that is not finite."""
         norms = ascent.norm(gradient).flatten()
@@ -128,7 +133,7 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusio
 
         x = ascent.ascend(x0, climb, step=step, project=ascent.ball("linf", x0, eps), steps=steps, noise=diffusion_noise,
                           generator=rng.fold(seeds, DIFFUSION), callback=after)
-        return trace.whole(x, drift, torch.full_like(seeds, drift.t * smoothing_draws))
+        return trace.whole(x, drift.ends(x), torch.full_like(seeds, drift.t * smoothing_draws))
 
     return _batches(run, x0, generator, max(1, batch // smoothing_draws), steps, record, progress)
 
@@ -186,7 +191,7 @@ def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: Count = 200, dr
             if not len(active):
                 break
         bar.update(len(x0) * steps - int(evaluations.sum()))
-        return trace.whole(x, drift, evaluations)
+        return trace.whole(x, drift.ends(x), evaluations)
 
     return _batches(run, x0, generator, batch, steps, record, progress)
 

@@ -10,7 +10,7 @@ import torch
 from . import ascent, checks, rng
 from .config import Count, NonNegative, arguments
 from .layers import features, hearing
-from .spectral import gram_matvec
+from .spectral import gram_matvec, jacobian_rows
 
 
 def linearisation(model, x, *, layer=None, radii, generator=None):
@@ -41,8 +41,8 @@ def edited_gradient(h, x, noisy, reference, edit):
     noisy, reference   x0 + e and its features.
     edit        eigenvalues (B, m), from the largest -> (those in their place (B, m), weight of all other directions (B,) or 0).
     """
-    h, m = h.flatten(1), h[0].numel()
-    jacobian = torch.stack([torch.autograd.grad(h[:, i].sum(), x, retain_graph=i + 1 < m)[0].flatten(1) for i in range(m)], 1).double()
+    h = h.flatten(1)
+    jacobian = jacobian_rows(h, x).double()
     if not torch.isfinite(jacobian).all():
         return torch.full_like(x, torch.nan)   # whoever takes the step says where
     eigenvalues, u = torch.linalg.eigh(jacobian @ jacobian.mT)   # those of J'J that are not zero

@@ -7,12 +7,10 @@ read from them, nothing in them is run.
 
 import contextlib
 import importlib.resources
-import os
 import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -115,16 +113,14 @@ def classes(name):
 
 def _find(model):
     """The path of a model's file, with the right checksum; downloads it where there is none."""
-    given = os.environ.get("ROBUSTGEN_DATA")
-    places = [folder / model.file for folder in ([Path(given)] if given else []) + [paths.cache()]]
-    path = next((place for place in places if place.is_file()), None)
+    path = next((folder / model.file for folder in sources.folders() if (folder / model.file).is_file()), None)
     try:
         path = path or _fetch(model)
     except Exception as error:   # whatever goes wrong, the remedy is the same
         raise FileNotFoundError(f"{model.file} is missing, and could not be had from {model.url} ({_short(error)}); "
                                 "put it in the folder named by ROBUSTGEN_DATA") from error
     if model.checksum:
-        if not _whole(path, *model.checksum):
+        if not sources.whole(path, *model.checksum):
             raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have that of {model.url}")
         return path
     record = path.with_name(f"{path.name}.sha256")
@@ -142,15 +138,8 @@ def _fetch(model):
         package, _, inside = place.partition("/")
         return importlib.resources.files(package) / inside
     path = paths.cache() / model.file
-    with paths.atomic(path) as new:
-        new.write_bytes(sources.download(model.url).getbuffer())
-        if model.checksum and not _whole(new, *model.checksum):
-            raise OSError("wrong checksum")
+    sources.fetch(model.url, path, model.checksum)
     return path
-
-
-def _whole(path, algorithm, digits):
-    return sources.digest(path, algorithm).startswith(digits)
 
 
 def _short(error):

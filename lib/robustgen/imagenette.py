@@ -5,10 +5,8 @@ each photograph is, and only those asked for are decoded. Archives are looked fo
 then in the user's cache, to which fast.ai's is downloaded where both lack it.
 """
 
-import os
 import re
 import tarfile
-from pathlib import Path
 
 import numpy as np
 
@@ -89,27 +87,18 @@ def square(file):
 
 def archives(split):
     """Paths of the archives that hold a split, each with the right checksum; downloads fast.ai's where there are none."""
-    given = os.environ.get("ROBUSTGEN_DATA")
-    for folder in ([Path(given)] if given else []) + [paths.cache()]:
+    for folder in sources.folders():
         for form in FORMS[split]:
             found = [folder / name for name in form]
             if all(path.is_file() for path in found):
                 for path in found:
-                    if not _whole(path):
+                    if not sources.whole(path, *CHECKSUMS[path.name]):
                         raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have {ARCHIVE} downloaded")
                 return found
     path = paths.cache() / ARCHIVE
     try:
-        with paths.atomic(path) as new:
-            new.write_bytes(sources.download(URL).getbuffer())
-            if not _whole(new):
-                raise OSError(f"{URL} gave a file with a wrong checksum")
+        sources.fetch(URL, path, CHECKSUMS[ARCHIVE])
     except Exception as error:   # whatever goes wrong, the remedy is the same
         raise FileNotFoundError(f"imagenette is missing, and could not be downloaded ({error or type(error).__name__}); put {ARCHIVE} "
                                 "or the three imagenette-160-*.tar in the folder named by ROBUSTGEN_DATA") from error
     return [path]
-
-
-def _whole(path):
-    algorithm, expected = CHECKSUMS[path.name]
-    return sources.digest(path, algorithm) == expected

@@ -60,3 +60,15 @@ def by_chance(made, seen):
         raise ValueError(f"chance needs pairs of images, got {n} image")
     counts = [torch.bincount(classes, minlength=int(max(made.max(), seen.max())) + 1).double() for classes in (made, seen)]
     return ((counts[0] @ counts[1] - (made == seen).sum()) / (n * (n - 1))).item()
+
+
+def recognition(made, *seen):
+    """How far other nets see in images the class that the net which made them sees: (share (N,), share by chance, kappa (N,)).
+
+    made, seen   (N,) classes: the maker's, and those of each other net. All three are means over the other nets.
+    kappa        agreement beyond chance (Cohen 1960): 0 by chance, 1 always; also 0 where all images are of one class.
+    """
+    chance = torch.tensor([by_chance(made, classes) for classes in seen])
+    same = torch.stack([made == classes for classes in seen]).float()
+    luck = chance[:, None].to(same)
+    return same.mean(0), chance.mean().item(), ((same - luck) / (1 - luck).clamp_min(1e-9)).mean(0)

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from . import paths
+
 CHECKSUMS = {   # MD5 of the official files, uncompressed
     "mnist": {
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -61,6 +63,25 @@ def download(url):
         raise OSError(f"{url} was cut off at {body.tell()} of {total} bytes")
     body.seek(0)
     return body
+
+
+def folders():
+    """Where files that stay outside the repository are looked for: the folder named by ROBUSTGEN_DATA, then the user's cache."""
+    given = os.environ.get("ROBUSTGEN_DATA")
+    return ([Path(given)] if given else []) + [paths.cache()]
+
+
+def whole(path, algorithm, digits):
+    """Whether a file's checksum begins with `digits`."""
+    return digest(path, algorithm).startswith(digits)
+
+
+def fetch(url, path, checksum=None):
+    """Download a file to `path`, whole and with the right checksum, (algorithm, first digits), or not at all."""
+    with paths.atomic(path) as new:
+        new.write_bytes(download(url).getbuffer())
+        if checksum and not whole(new, *checksum):
+            raise OSError("wrong checksum")
 
 
 def _from_folder(name):

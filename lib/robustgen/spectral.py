@@ -23,10 +23,13 @@ def jacobian(model, x):
 
 def _jacobian(model, x):
     x = x.detach().requires_grad_()
-    logits = model(x)
-    last = logits.shape[1] - 1
-    rows = [torch.autograd.grad(logits[:, k].sum(), x, retain_graph=k < last)[0].flatten(1) for k in range(last + 1)]
-    return torch.stack(rows, 1)
+    return jacobian_rows(model(x), x)
+
+
+def jacobian_rows(h, x):
+    """The Jacobian (B, m, P) of outputs h (B, m), with their graph, by images x: a backward pass for each of the m."""
+    last = h.shape[1] - 1
+    return torch.stack([torch.autograd.grad(h[:, k].sum(), x, retain_graph=k < last)[0].flatten(1) for k in range(last + 1)], 1)
 
 
 @torch.no_grad()   # no graph to the weights; the images' derivatives are taken by torch.func

@@ -74,21 +74,25 @@ class Trace:
         self.record, self.iterates = record, {0: x0} if 0 in record else {}
 
     def seen(self, t, logits, rows=slice(None)):
-        self.confidences[rows, t], self.classes[rows, t] = logits.float().softmax(1).max(1)
+        self.confidences[rows, t], self.classes[rows, t] = _top(logits)
 
     def still(self, t, rows, tolerance):
         """Whether class and confidence are those of the iteration before."""
-        now, before = slice(t, t + 1), slice(t - 1, t)   # empty at t = 0, where nothing came before
-        same = (self.classes[rows, now] == self.classes[rows, before]).all(1)
-        return same & ((self.confidences[rows, now] - self.confidences[rows, before]).abs() <= tolerance).all(1) & bool(t)
+        same = self.classes[rows, t] == self.classes[rows, t - 1]   # at t = 0 that is the last one, which holds no class yet
+        return same & ((self.confidences[rows, t] - self.confidences[rows, t - 1]).abs() <= tolerance)
 
     def keep(self, t, x):
         if t in self.record:
             self.iterates[t] = x.detach()
 
-    def whole(self, x, drift, evaluations):
-        with torch.no_grad():
-            confidence, label = drift.net(x)[1].float().softmax(1).max(1)
+    def whole(self, x, logits, evaluations):
+        """Trajectories that end in images x with these logits."""
+        confidence, label = _top(logits)
         ended = self.classes < 0
         return Trajectories(x, torch.where(ended, label[:, None], self.classes), torch.where(ended, confidence[:, None], self.confidences),
                             self.norms, evaluations, {t: self.iterates.get(t, x) for t in self.record})
+
+
+def _top(logits):
+    """Confidence and class of the most likely class."""
+    return logits.float().softmax(1).max(1)
