@@ -281,6 +281,9 @@ def everyone():
         "JEM": lambda: objectives.JEM(energy_net(), sigma=0.1, **JEM),
         "JEAT": lambda: objectives.JEAT(energy_net(), eps=0.03, **JEM),
         "JointDenoising": lambda: joint(gradresnet(), margin=1, mixed=True),
+        "ProgressiveJointDenoising": lambda: objectives.ProgressiveJointDenoising(
+            gradresnet(), task="joint", sigma_classification=[1, 70], sigma_denoising=[1, 70], mixed=True, side=6,
+            stages=[{"until": 1, "images": 1.0, "side": 4}]),
         "Denoising": lambda: objectives.Denoising(gradresnet(), sigma=[1, 100]),
         "Autoencoding": lambda: objectives.Autoencoding(net("autoencoder", latent=4, width=4, size=8)),
     }

@@ -65,6 +65,9 @@ class Objective(nn.Module):
     def prepare(self, images, first, count, whole, seed):
         """Told before training: the data, and which positions of the global batch come to this process."""
 
+    def at(self, progress):
+        """Told before each epoch: the share of the training that is done, in [0, 1)."""
+
     def memory(self):
         """What the objective remembers from step to step: a tensor with a row a position of the batch, or None."""
 

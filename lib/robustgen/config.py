@@ -24,7 +24,7 @@ from .settings import NOTEBOOKS, Count, Family, Fraction, Index, NonNegative, No
 class Run:
     """One training run: a family of nets that differ in a single setting, named by `over`."""
 
-    data: Literal["mnist", "mnist-distractor", "cifar10", "imagenette"]
+    data: Literal["mnist", "mnist-distractor", "cifar10", "imagenette", "imagenet"]
     images: Count | None            # training images, drawn once with `seed`; None takes all
     flip: bool                      # mirror half of the images
     crop: Index                     # pixels of black border that random crops are taken from; 0 for no crops

@@ -1,7 +1,7 @@
 """Datasets as resident uint8 tensors, and how their files are fetched and checked.
 
 A dataset is a folder of `data/` whose files have known MD5 sums. Sources are tried in order (`sources`).
-What one brings is checked; then it appears all at once. Imagenette alone lives outside the repository (`imagenette`).
+What one brings is checked; then it appears all at once. Imagenette and ImageNet live outside the repository (`imagenette`, `imagenet`).
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import imagenette, paths
+from . import imagenet, imagenette, paths
 from .config import known
 from .sources import CHECKSUMS, SOURCES, digest
 
@@ -50,14 +50,31 @@ class Images:
         return self.x.float() / 255
 
 
+@dataclass(frozen=True)
+class Mapped(Images):
+    """Images too many for memory: `x` is a memory map on disk, and those asked for are brought to the device."""
+
+    device: str = "cpu"
+
+    def __getitem__(self, index):
+        import torch
+
+        rows = index if isinstance(index, slice) else index.cpu().numpy()
+        return Images(torch.from_numpy(np.array(self.x[rows])), self.y[rows], self.classes).to(self.device)
+
+    def to(self, device):
+        return replace(self, device=device)
+
+
 def load(name, split, n=None, seed=0):
-    """Load a dataset from `data/`, or Imagenette from its archives.
+    """Load a dataset from `data/`, or one of photographs from where it lies.
 
     name   "mnist" (60000 + 10000 images, 1x28x28), "cifar10" (50000 + 10000, 3x32x32), "imagenette" (9469 + 3925,
-           3x150x150: `imagenette`), or "mnist-distractor" (as mnist, 1x56x28, with a letter above or below the
-           digit: `distractor`).
+           3x150x150: `imagenette`), "imagenet" (1281167 + 50000, 3x256x256: `imagenet`), or "mnist-distractor" (as
+           mnist, 1x56x28, with a letter above or below the digit: `distractor`).
     split  "train" or "test".
-    n      take this many images, drawn without replacement with `seed`; None takes all, in file order.
+    n      take this many images, drawn without replacement with `seed`; None takes all, in file order. All of ImageNet
+           stays on disk (`Mapped`).
 
     Raises OSError, naming the remedy, where the files are missing (FileNotFoundError) or an archive is damaged.
     """
@@ -65,20 +82,22 @@ def load(name, split, n=None, seed=0):
 
     from . import distractor
 
-    known("dataset", name, (*READERS, "mnist-distractor"))
+    known("dataset", name, (*READERS, "imagenet", "mnist-distractor"))
     known("split", split, ("train", "test"))
     files = name.removesuffix("-distractor")
-    x, y = READERS[files](split)
+    x, y, classes = imagenet.read(split) if name == "imagenet" else (*READERS[files](split), CLASSES[files])
+    if name == "imagenet" and n is None:
+        return Mapped(x, torch.from_numpy(y), classes)
     chosen = torch.arange(len(x))
     if n is not None:
         if not 0 < n <= len(x):
             raise ValueError(f"{name} has {len(x)} {split} images; {n} cannot be drawn. Choose 1 to {len(x)}.")
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
-    x = torch.from_numpy(x[chosen.numpy()]).view(-1, *SHAPES[files])   # only what is drawn is copied, or decoded
+    x = torch.from_numpy(x[chosen.numpy()]).view(-1, *SHAPES.get(files, x.shape[1:]))   # only what is drawn is copied, or decoded
     y = torch.from_numpy(y[chosen.numpy()].astype(np.int64))
     if name != files:
         x = distractor.compose(x, chosen)
-    return Images(x, y, CLASSES[files])
+    return Images(x, y, classes)
 
 
 def _folder(name):

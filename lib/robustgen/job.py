@@ -111,6 +111,7 @@ class Job:
         epoch_seed = epoch_seed.to(fabric.device)
         peaks = [group.setdefault("peak", group["lr"]) for group in optimizer.param_groups]
         objective.train()
+        self.bare.at(number / run.epochs)
         sums = {}
         bar = tqdm(order[:steps * run.batch].to(fabric.device).split(run.batch), desc=f"{label}, epoch {number + 1}/{run.epochs}",
                    unit="step", leave=number + 1 == run.epochs, disable=not fabric.is_global_zero)

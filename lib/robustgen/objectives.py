@@ -4,9 +4,11 @@ from .classification import AdversarialCE, CrossEntropy, GradNorm, NoisyCE, Obje
 from .config import checked, known
 from .denoising import Autoencoding, Denoising, JointDenoising
 from .jem import JEAT, JEM
+from .progressive import ProgressiveJointDenoising
 
 OBJECTIVES = {objective.__name__: objective for objective in (
-    CrossEntropy, NoisyCE, GradNorm, Smoothness, AdversarialCE, PreJEAT, JEAT, JEM, JointDenoising, Denoising, Autoencoding)}
+    CrossEntropy, NoisyCE, GradNorm, Smoothness, AdversarialCE, PreJEAT, JEAT, JEM, JointDenoising, ProgressiveJointDenoising,
+    Denoising, Autoencoding)}
 
 __all__ = ["OBJECTIVES", "Objective", "build", *OBJECTIVES]
 

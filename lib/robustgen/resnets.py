@@ -1,4 +1,4 @@
-"""Residual networks for 32x32 images: ResNet, Wide ResNet, GradResNet. Images in [0, 1] to logits."""
+"""Residual networks, made for 32x32 images: ResNet, Wide ResNet, GradResNet. Images in [0, 1] to logits."""
 
 from typing import Literal
 
@@ -24,18 +24,19 @@ class _Block(nn.Module):
         return (self.body(x) + self.shortcut(x)).relu()
 
 
-def _conv(inputs, outputs, stride=1, bias=False):
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=bias)
+def _conv(inputs, outputs, stride=1, bias=False, kernel=3):
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
 
 
 @arguments
-def resnet(*, blocks: list[Count], width: Count, channels: Count = 3, classes: Count = 10, stem_stride: Count = 1):
+def resnet(*, blocks: list[Count], width: Count, channels: Count = 3, classes: Count = 10, stem_stride: Count = 1, stem_kernel: Literal[3, 7] = 3):
     """ResNet with a 3x3 stem and no max-pooling, `blocks` basic blocks a stage, stages of width 1, 2, 4, 8 times `width`.
 
     Width 64 is the published one: 11,173,962 parameters with blocks [2, 2, 2, 2], 4,903,242 with [1, 1, 1, 1].
     stem_stride   2 for larger images (HE-PGD on Imagenette).
+    stem_kernel   7 for ImageNet.
     """
-    layers, inputs = [_conv(channels, width, stem_stride), nn.BatchNorm2d(width), nn.ReLU()], width
+    layers, inputs = [_conv(channels, width, stem_stride, kernel=stem_kernel), nn.BatchNorm2d(width), nn.ReLU()], width
     for stage, count in enumerate(blocks):
         outputs = width * 2**stage
         for block in range(count):
@@ -127,9 +128,9 @@ class GradResNet(nn.Module):
     The net is bias-free and takes images y in [0, 1] plus noise as they are, without a mean subtracted.
     """
 
-    def __init__(self, blocks, width, activation, norm, bias, side, channels, classes):
+    def __init__(self, blocks, width, activation, norm, bias, side, channels, classes, stem_stride, stem_kernel):
         super().__init__()
-        self.stem = nn.Sequential(_conv(channels, width, bias=bias), activation())
+        self.stem = nn.Sequential(_conv(channels, width, stem_stride, bias, stem_kernel), activation())
         self.stages, self.sides, inputs = nn.ModuleList(), nn.ModuleList(), width
         for stage, count in enumerate(blocks):
             outputs = width * 2**stage
@@ -167,11 +168,13 @@ class GradResNet(nn.Module):
 
 @arguments
 def gradresnet(*, width: Count, blocks: list[Count] = (2, 2, 2, 2), activation: Literal["gelu", "relu"] = "gelu",
-               norm: Literal["group", "batch"] = "group", bias: bool = False, side: bool = True, channels: Count = 3, classes: Count = 10):
+               norm: Literal["group", "batch"] = "group", bias: bool = False, side: bool = True, channels: Count = 3, classes: Count = 10,
+               stem_stride: Count = 1, stem_kernel: Literal[3, 7] = 3):
     """GradResNet (section 3.2): ResNet18 with GELU, one GroupNorm a block, no biases, side connections.
 
     width   64 is the published one; a multiple of 8, as a group has 8 channels.
     activation, norm, bias, side   the ablations of Table 3.
+    stem_stride, stem_kernel       2 and 7 for ImageNet, as in ResNet18.
     """
     if width % 8:
         raise ValueError(f"'width' is {width}: it should be a multiple of 8, as a group of the norm has 8 channels")
@@ -189,4 +192,4 @@ def gradresnet(*, width: Count, blocks: list[Count] = (2, 2, 2, 2), activation: 
         return layer
 
     return GradResNet(list(blocks), width, {"gelu": nn.GELU, "relu": nn.ReLU}[activation], {"group": group, "batch": batch}[norm],
-                      bias, side, channels, classes)
+                      bias, side, channels, classes, stem_stride, stem_kernel)
