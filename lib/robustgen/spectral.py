@@ -87,21 +87,35 @@ def _subspace(model, x, k, iterations, tolerance, seeds):
 def _lanczos(model, x, k, steps, seeds):
     v = rng.normal(seeds, x.shape[1:]).to(x.dtype)
     v = gram_matvec(model, x, v)   # into the range of J'J: the start has no part in its large null space
-    basis, alphas, betas = [], [], []
-    beta = v.flatten(1).double().norm(dim=1)
-    for _ in range(steps):
-        q = v.flatten(1).double() / beta.clamp_min(1e-300)[:, None]
-        basis.append(q)
-        v = gram_matvec(model, x, q.to(x.dtype).view_as(x)).flatten(1).double()
-        alphas.append((q * v).sum(1))
-        span = torch.stack(basis, 1)
+    _, t = krylov(lambda v: gram_matvec(model, x, v), v, steps)
+    return torch.linalg.eigvalsh(t[:, :-1]).flip(1)[:, :k].clamp_min(0)
+
+
+def krylov(matvec, v, steps, *, progress=False):
+    """Lanczos' basis of the space that v, A v, ..., A^(steps - 1) v span, for a symmetric A of each image, fully re-orthogonalised.
+
+    matvec   (B, C, H, W) -> the same shape, image by image. v  where it starts.
+
+    Returns Q (B, steps, P), orthonormal rows, and the tridiagonal T (B, steps + 1, steps), both float64: A Q' = [Q; q]' T with
+    one further direction q. The eigenvalues of T without its last row approach those of A from the ends of the spectrum.
+    """
+    from tqdm import tqdm
+
+    shape, dtype = v.shape, v.dtype
+    v = v.flatten(1).double()
+    beta = v.norm(dim=1)
+    basis, t = v.new_empty(len(v), steps, v.shape[1]), v.new_zeros(len(v), steps + 1, steps)
+    for i in tqdm(range(steps), desc="Lanczos", disable=not progress):
+        basis[:, i] = v / beta.clamp_min(1e-300)[:, None]
+        v = matvec(basis[:, i].to(dtype).view(shape)).flatten(1).double()
+        t[:, i, i] = (basis[:, i] * v).sum(1)
+        span = basis[:, :i + 1]
         for _ in range(2):   # once leaves float32 residues of the large eigenvectors
             v = v - (span.mT @ (span @ v[:, :, None]))[:, :, 0]
-        beta = v.norm(dim=1)
-        betas.append(beta)
-    off = torch.stack(betas[:-1], 1) if steps > 1 else torch.zeros(len(x), 0, dtype=torch.float64, device=x.device)
-    tridiagonal = torch.diag_embed(torch.stack(alphas, 1)) + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
-    return torch.linalg.eigvalsh(tridiagonal).flip(1)[:, :k].clamp_min(0)
+        t[:, i + 1, i] = beta = v.norm(dim=1)
+        if i + 1 < steps:
+            t[:, i, i + 1] = beta
+    return basis, t
 
 
 def noise_response(model, x, n_draws, sigma, generator=None):

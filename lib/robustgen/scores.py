@@ -1,0 +1,128 @@
+"""Densities, scores and denoisers of a joint model log p(y, c) of noisy images and classes (classification-denoising paper, section 2.2).
+
+sigma is in 0-255 units, a number or one an image, (B,). Images are in [0, 1] plus noise, scores in units of [0, 1].
+A joint model is a GradResNet; `denoise` and `score` without a class take any net with `denoise(y, sigma)`.
+"""
+
+import torch
+from torch.nn.functional import log_softmax
+
+from . import checks, rng, spectral
+from .config import Count, Positive, arguments
+
+
+def log_density(model, y, c=None):
+    """log p(y) up to a constant (eq. 11), or log p(y, c) with classes c (B,) (eq. 12), which is log p(y | c) up to another: (B,)."""
+    _joint(model)
+    return _log_density(model, y, c)
+
+
+def _log_density(model, y, c):
+    features = model.features(y)
+    value = -0.5 * model.density(features)[:, 0] ** 2
+    return value if c is None else value + log_softmax(model.classify(features), 1).gather(1, c[:, None])[:, 0]
+
+
+def denoise(model, y, sigma, c=None):
+    """The denoiser D_u(y), or with classes c (B,) D_c(y, c), D = y + sigma^2 grad log p (eq. 7): (B, C, H, W).
+
+    It can be differentiated with respect to y.
+
+    Raises ValueError for images in 0-255 units, a sigma that is not positive, a net that cannot denoise, a size that it does not take.
+    """
+    sigma = levels(model, y, sigma)
+    return _denoise(model, y, sigma, c)
+
+
+def _denoise(model, y, sigma, c=None):
+    if c is None:
+        return model.denoise(y, sigma).to(y.dtype)
+    _joint(model)
+    return y + (sigma / 255).view(-1, 1, 1, 1) ** 2 * torch.func.grad(lambda y: _log_density(model, y, c).sum())(y)
+
+
+def score(model, y, sigma, c=None):
+    """grad log p(y), or grad log p(y | c): (D(y) - y) / sigma^2 (eq. 6), (B, C, H, W). Arguments and errors are those of `denoise`.
+
+    A GradResNet's score does not depend on sigma.
+    """
+    return (denoise(model, y, sigma, c) - y) / (levels(model, y, sigma) / 255).view(-1, 1, 1, 1) ** 2
+
+
+def class_score(model, y, c):
+    """The adversarial gradient grad log p(c | y) of any classifier (eq. 9, left): (B, C, H, W)."""
+    return torch.func.grad(lambda y: log_softmax(model(y), 1).gather(1, c[:, None]).sum())(y)
+
+
+@arguments
+def noised(x, *, sigma: Positive, generator=None):
+    """Noisy images y = x + sigma e, e ~ N(0, I) (eq. 5). Nothing is clamped."""
+    checks.images(x)
+    return x + sigma / 255 * rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(x.dtype)
+
+
+def jacobian_matvec(model, y, sigma, v, *, transposed=False):
+    """J(y) v of the unconditional denoiser, or J(y)' v, without a matrix (eq. 14): v and the result (B, C, H, W).
+
+    Only reverse mode is used: J'v is a backward pass, and J v the derivative of the linear map u -> J'u. Where D is a
+    gradient the two are equal.
+    """
+    sigma = levels(model, y, sigma)
+    _, pull = torch.func.vjp(lambda y: _denoise(model, y, sigma), y)
+    if transposed:
+        return pull(v)[0]
+    return torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(v))[1](v)[0]
+
+
+@arguments
+def eigenvectors(model, y, sigma, *, largest: Count = 3, smallest: Count = 2, steps: Count = 150, generator=None, progress: bool = False):
+    """Directions that a gradient denoiser amplifies most and least: those of its symmetric Jacobian J(y), without a matrix (Figure 3).
+
+    largest    so many eigenvectors, from the largest |eigenvalue|; they converge within few steps.
+    smallest   so many orthogonal directions v, from the one of least ||J v||. In the middle of a dense spectrum no
+               single eigenvector can be reached so, but directions that J nearly annihilates can.
+    steps      products J v, from a start drawn from `generator`; at most the number of pixels.
+
+    Returns values v'J v (B, largest + smallest), gains ||J v|| of the same shape, and the unit vectors v (B, ., C, H, W).
+    """
+    sigma = levels(model, y, sigma)
+    steps = min(steps, y[0].numel())
+    if largest + smallest > steps:
+        raise ValueError(f"{steps} steps cannot give {largest + smallest} directions; raise 'steps' or ask for fewer")
+    _, pull = torch.func.vjp(lambda y: _denoise(model, y, sigma), y)   # one forward pass for all products: J' = J
+    start = rng.normal(rng.seeds(generator, len(y), y.device), y.shape[1:]).to(y.dtype)
+    basis, t = spectral.krylov(lambda v: pull(v)[0], start, steps, progress=progress)
+    values, ritz = torch.linalg.eigh(t[:, :-1])
+    order = values.abs().argsort(1, descending=True)[:, :largest]
+    least = torch.linalg.svd(t, full_matrices=False).Vh[:, -smallest:].flip(1)   # ||J Q'w|| = ||T w||
+    chosen = torch.cat([ritz.gather(2, order[:, None].expand(-1, steps, -1)).mT, least], 1)   # (B, ., steps), in the basis
+    image = chosen @ t.mT                                                                     # T w
+    return (chosen * image[..., :-1]).sum(2), image.norm(dim=2), (chosen @ basis).to(y.dtype).unflatten(2, y.shape[1:])
+
+
+def levels(model, y, sigma):
+    """Refuse a model, noisy images and noise levels that do not fit together; return sigma as a tensor (B,)."""
+    if not hasattr(model, "denoise"):
+        raise ValueError(f"the model, a {type(model).__name__}, has no denoising head; choose one of gradresnet, dncnn, drunet")
+    if not isinstance(y, torch.Tensor) or y.ndim != 4 or len(y) == 0 or not y.is_floating_point():
+        got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
+        raise ValueError(f"noisy images must be floats of shape (B, C, H, W), got {got}. Use .float() / 255 on bytes.")
+    sigma = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
+    if sigma.ndim and sigma.shape != (len(y),):
+        raise ValueError(f"sigma must be a number or one for each of {len(y)} images, got shape {tuple(sigma.shape)}.")
+    if not (sigma > 0).all() or not torch.isfinite(sigma).all():
+        raise ValueError(f"sigma must be positive, in 0-255 units such as 25; got {sigma.min():.4g}.")
+    sigma = sigma.expand(len(y))
+    low, high = y.detach().aminmax()
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        raise ValueError("noisy images hold NaN or infinite pixels. Find where they arise before the call.")
+    reach = 1 + 8 * float(sigma.max()) / 255   # eight standard deviations
+    if low < -reach or high > 1 + reach:
+        raise ValueError(f"noisy images must be in [0, 1] plus noise of sigma / 255; these reach from {low:.4g} to {high:.4g}. "
+                         "Divide images of 0-255 by 255; sigma stays in 0-255 units.")
+    return sigma
+
+
+def _joint(model):
+    if not (hasattr(model, "features") and hasattr(model, "density")):
+        raise ValueError(f"the model, a {type(model).__name__}, has no density log p(y, c); choose a gradresnet")
