@@ -61,6 +61,21 @@ def y():
     return torch.rand(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize("name, settings", [("gradresnet", {"width": 8, "blocks": [1, 1]}), ("resnet10", {"width": 8}),
+                                            ("wrn_28_10", {"depth": 10, "width": 1, "norm": "none"})])
+def test_the_second_derivative_of_an_odd_batch_is_that_of_its_images(name, settings):
+    """In float32, channels last, on two threads: there torch's strided 1x1 convolution crashes the process."""
+    model = models.build(name, generator=0, **settings).eval()
+    x = torch.rand(9, 3, 32, 32, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+
+    def penalty_gradient(x):
+        x = x.clone().requires_grad_()
+        slope, = torch.autograd.grad(model(x).logsumexp(1).sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), model.parameters(), allow_unused=True)[0]
+
+    assert torch.allclose(penalty_gradient(x), sum(penalty_gradient(part) for part in x.split(3)), rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("change", [{}, {"activation": "relu"}, {"norm": "batch"}, {"bias": True}, {"side": False}])
 def test_gradresnets_score_is_the_gradient_of_its_log_density(change, y):
     net = gradresnet(**change).eval()
