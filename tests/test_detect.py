@@ -124,3 +124,8 @@ def test_bad_input_is_one_sentence(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call(logits(torch.arange(5.0)))
     assert "\n" not in str(caught.value)
+
+
+def test_the_area_under_the_curve_is_the_share_of_pairs_in_order():
+    natural, others = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([0.0, 2.5])
+    assert detect.auroc(natural, others) == pytest.approx(4 / 6) and detect.auroc(others, natural) == pytest.approx(2 / 6)

@@ -116,3 +116,11 @@ def _checked(kind, logits):
 def effect_size(natural, attacked):
     """Cohen's d of scores (..., N): difference of the means, attacked - natural, over the pooled standard deviation."""
     return (attacked.mean(-1) - natural.mean(-1)) / ((attacked.var(-1) + natural.var(-1)) / 2).sqrt()
+
+
+def auroc(natural, others):
+    """Area under the ROC curve of scores (N,), (M,): how often an image of the other kind scores lower than a natural one."""
+    from sklearn.metrics import roc_auc_score
+
+    scores = torch.cat([natural, others]).cpu().double()
+    return float(roc_auc_score(torch.arange(len(scores)) < len(natural), scores))

@@ -31,10 +31,10 @@ def denoise(model, y, sigma, c=None):
     Raises ValueError for images in 0-255 units, a sigma that is not positive, a net that cannot denoise, a size that it does not take.
     """
     sigma = levels(model, y, sigma)
-    return _denoise(model, y, sigma, c)
+    return denoise_unchecked(model, y, sigma, c)
 
 
-def _denoise(model, y, sigma, c=None):
+def denoise_unchecked(model, y, sigma, c=None):
     if c is None:
         return model.denoise(y, sigma).to(y.dtype)
     _joint(model)
@@ -68,7 +68,7 @@ def jacobian_matvec(model, y, sigma, v, *, transposed=False):
     gradient the two are equal.
     """
     sigma = levels(model, y, sigma)
-    _, pull = torch.func.vjp(lambda y: _denoise(model, y, sigma), y)
+    _, pull = torch.func.vjp(lambda y: denoise_unchecked(model, y, sigma), y)
     if transposed:
         return pull(v)[0]
     return torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(v))[1](v)[0]
@@ -89,7 +89,7 @@ def eigenvectors(model, y, sigma, *, largest: Count = 3, smallest: Count = 2, st
     steps = min(steps, y[0].numel())
     if largest + smallest > steps:
         raise ValueError(f"{steps} steps cannot give {largest + smallest} directions; raise 'steps' or ask for fewer")
-    _, pull = torch.func.vjp(lambda y: _denoise(model, y, sigma), y)   # one forward pass for all products: J' = J
+    _, pull = torch.func.vjp(lambda y: denoise_unchecked(model, y, sigma), y)   # one forward pass for all products: J' = J
     start = rng.normal(rng.seeds(generator, len(y), y.device), y.shape[1:]).to(y.dtype)
     basis, t = spectral.krylov(lambda v: pull(v)[0], start, steps, progress=progress)
     values, ritz = torch.linalg.eigh(t[:, :-1])

@@ -22,8 +22,24 @@ def load(run, profile, *, epoch=None, device="cpu", folded=False, **member):
     Raises FileNotFoundError that names the command which makes a missing checkpoint, ValueError for a
     broken one or one of another architecture.
     """
-    settings = config.run(profile, run)
-    members = settings.members()
+    name, settings = _member(run, profile, member)
+    file, remedy = _file(run, profile, name + ("" if epoch is None else f".epoch={epoch}") + ".safetensors")
+    model = load_weights(file, settings.model, remedy)
+    return (folding.fold(model) if folded else model).to(device)
+
+
+def record(run, profile, **member):
+    """What training left of a net beside its weights: a dict of "history", "retries", "settings", "environment", "seconds", "images_per_second".
+
+    Arguments and errors are those of `load`.
+    """
+    name, _ = _member(run, profile, member)
+    return json.loads(_file(run, profile, f"{name}.json")[0].read_text())
+
+
+def _member(run, profile, member):
+    """Name and settings of a family's net that `member` tells by what it differs in; the first without it."""
+    members = config.run(profile, run).members()
     if not members:
         raise ValueError(f"{run} has no nets in profile {profile!r}; choose another profile, or give it members in params/{profile}/train.yaml")
     name = next(iter(members))
@@ -32,12 +48,16 @@ def load(run, profile, *, epoch=None, device="cpu", folded=False, **member):
     if member:
         (key, value), = member.items()
         name = config.known("member", f"{key}={value}", members, f"{run}: ")
-    file = paths.RESULTS / profile / "checkpoints" / run / (name + ("" if epoch is None else f".epoch={epoch}") + ".safetensors")
+    return name, members[name]
+
+
+def _file(run, profile, name):
+    """Path of a run's file, and what to do where it is missing or broken."""
+    file = paths.RESULTS / profile / "checkpoints" / run / name
     remedy = f"make it with: make repro PROFILE={profile}, or this run alone: python -m robustgen.train {run} --profile {profile}"
     if not file.exists():
         raise FileNotFoundError(f"{file.relative_to(paths.ROOT)} is missing; {remedy}")
-    model = load_weights(file, settings.model, remedy)
-    return (folding.fold(model) if folded else model).to(device)
+    return file, remedy
 
 
 def best_device():

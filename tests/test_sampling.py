@@ -1,0 +1,80 @@
+"""Samplers: on a Gaussian, whose denoiser and density are known, and step by step against their formulas."""
+
+import pytest
+import torch
+from robustgen import models, rng, sampling, scores
+from torch import nn
+
+MEAN, SPREAD = 0.4, 60.0   # of the pixels, the spread in 0-255 units
+
+
+class Gaussian(nn.Module):
+    """The exact joint model of pixels N(MEAN, SPREAD^2) at noise level `sigma`, which a GradResNet's density would have to be told."""
+
+    sigma = 1.0
+
+    def denoise(self, y, sigma):
+        share = SPREAD**2 / (SPREAD**2 + sigma.view(-1, 1, 1, 1) ** 2)
+        return MEAN + share * (y - MEAN)
+
+    def features(self, y):
+        return (y - MEAN).flatten(1) * (255**2 / (SPREAD**2 + self.sigma**2)) ** 0.5
+
+    def density(self, features):
+        return features.norm(dim=1, keepdim=True)
+
+
+def start(sigma, n=400):
+    noise = rng.normal(rng.seeds(3, n), (3, 4, 4)).double()
+    return MEAN + (SPREAD**2 + sigma**2) ** 0.5 / 255 * noise
+
+
+@pytest.mark.parametrize("levels", [60, 200])
+def test_ancestral_steps_sample_the_gaussian(levels):
+    sigmas = sampling.noise_levels(100, 1, levels)
+    x = sampling.ancestral(Gaussian(), start(100), sigmas, generator=0)
+    assert x.mean().item() == pytest.approx(MEAN, abs=0.01)
+    assert x.std().item() * 255 == pytest.approx(SPREAD, rel=0.05)
+
+
+def test_annealed_langevin_samples_the_gaussian():
+    model = Gaussian()
+    model.sigma = 20.0
+    y = start(200)
+    x = sampling.annealed_langevin(model, y, [20.0], steps=400, step_size=0.3, generator=0)
+    assert y.std().item() * 255 > 3 * SPREAD and x.mean().item() == pytest.approx(MEAN, abs=0.01)
+    shrunk = SPREAD**2 / (SPREAD**2 + 20**2)   # by the denoising at the end
+    assert x.std().item() * 255 == pytest.approx((SPREAD**2 + 20**2) ** 0.5 * shrunk, rel=0.05)
+
+
+def joint():
+    return models.build("gradresnet", width=8, blocks=[1, 1], generator=0).double().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("c", [None, torch.tensor([1, 7])])
+def test_a_step_of_each_is_its_formula(c):
+    model, seeds = joint(), rng.seeds(5, 2)
+    y = torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    s, t = 50 / 255, 20 / 255
+    score = scores.score(model, y, 50, c)
+    noise = rng.normal(seeds, (3, 8, 8), stream=0).double()
+    stepped = y + (s**2 - t**2) * score + t * (1 - t**2 / s**2) ** 0.5 * noise
+    assert torch.allclose(sampling.ancestral(model, y, [50, 20], c=c, generator=seeds), scores.denoise(model, stepped, 20, c), atol=1e-9)
+    a = 0.1 * s**2
+    stepped = y + a / 2 * score + a**0.5 * rng.normal(rng.fold(seeds, 0), (3, 8, 8), stream=0).double()
+    found = sampling.annealed_langevin(model, y, [50], steps=1, step_size=0.1, c=c, generator=seeds)
+    assert torch.allclose(found, scores.denoise(model, stepped, 50, c), atol=1e-9)
+
+
+def test_a_sample_is_the_same_in_any_batch():
+    model, seeds, y = joint(), rng.seeds(5, 4), torch.rand(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for sample in (sampling.ancestral, lambda *args, **settings: sampling.annealed_langevin(*args, steps=2, step_size=0.1, **settings)):
+        whole = sample(model, y, [50, 20], generator=seeds)
+        assert torch.allclose(whole[1:3], sample(model, y[1:3], [50, 20], generator=seeds[1:3]), atol=1e-12)
+
+
+def test_noise_levels_fall_in_equal_ratios():
+    levels = sampling.noise_levels(100, 1, 5)
+    assert levels[0] == 100 and levels[-1].item() == pytest.approx(1) and torch.allclose(levels[1:] / levels[:-1], torch.tensor(10**-0.5).double())
+    with pytest.raises(ValueError, match="the lowest noise level, 5, is above the highest, 1"):
+        sampling.noise_levels(1, 5, 3)
