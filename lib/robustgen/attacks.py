@@ -148,6 +148,17 @@ def apgd(model, x, y, *, norm: Norm = "linf", eps: Positive, steps: Count, gener
     return reached
 
 
+@arguments
+def foolbox_pgd(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: Count):
+    """`pgd` without a random start by foolbox (Rauber et al. 2020), on the cross-entropy: the paper's own tool, to compare with."""
+    import foolbox
+
+    checks.classifier(model, x, y)
+    kind = {"linf": foolbox.attacks.LinfProjectedGradientDescentAttack, "l2": foolbox.attacks.L2ProjectedGradientDescentAttack}[norm]
+    attack = kind(abs_stepsize=step_size, steps=steps, random_start=False)
+    return attack.run(foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device), x, foolbox.criteria.Misclassification(y), epsilon=eps)
+
+
 def trajectory(model, x, y, *, attack, **settings):
     """Run an attack and keep the logits it meets: (images (B, C, H, W), logits (B, steps + 1, K)).
 

@@ -124,6 +124,20 @@ def _read_cifar10(split):
 READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10, "imagenette": imagenette.read}
 
 
+def fitted(images, shape):
+    """Images as those of another dataset, `shape` (C, H, W): larger ones averaged down, smaller ones amid black, grey ones in every channel."""
+    from torch.nn.functional import adaptive_avg_pool2d, pad
+
+    channels, height, width = shape
+    x = images.x.expand(-1, channels, -1, -1)
+    if x.shape[2] >= height and x.shape[3] >= width:
+        x = adaptive_avg_pool2d(x.float(), (height, width)).round().byte()
+    else:
+        rows, columns = height - x.shape[2], width - x.shape[3]
+        x = pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+    return replace(images, x=x)
+
+
 # Fetching
 
 def fetch(names=tuple(CHECKSUMS), *, say=print):

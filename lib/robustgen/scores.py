@@ -9,6 +9,7 @@ from torch.nn.functional import log_softmax
 
 from . import checks, rng, spectral
 from .config import Count, Positive, arguments
+from .denoising import psnr
 
 
 def log_density(model, y, c=None):
@@ -52,6 +53,23 @@ def score(model, y, sigma, c=None):
 def class_score(model, y, c):
     """The adversarial gradient grad log p(c | y) of any classifier (eq. 9, left): (B, C, H, W)."""
     return torch.func.grad(lambda y: log_softmax(model(y), 1).gather(1, c[:, None]).sum())(y)
+
+
+@arguments
+def denoising_psnr(model, x, *, sigma: Positive, c=None, generator=None, batch: Count = 100, progress: bool = False):
+    """PSNR of D(x + sigma e) for each image of x (N, C, H, W), in dB: (N,). An image's noise does not depend on `batch`.
+
+    c   classes (N,): that of the class-conditional denoiser.
+    """
+    from tqdm import tqdm
+
+    seeds = rng.seeds(generator, len(x), x.device)
+    parts = []
+    with torch.no_grad():
+        for part in tqdm(torch.arange(len(x), device=x.device).split(batch), desc=f"denoising, sigma {sigma:g}", unit="batch", disable=not progress):
+            y = noised(x[part], sigma=sigma, generator=seeds[part])
+            parts.append(psnr(x[part], denoise(model, y, sigma, None if c is None else c[part])))
+    return torch.cat(parts)
 
 
 @arguments
