@@ -1,4 +1,3 @@
-import foolbox
 import pytest
 import torch
 import torchattacks
@@ -6,9 +5,7 @@ from robustgen import ascent, attacks, energy, models
 
 
 def foolbox_pgd(net, x, y, norm, eps, step_size, steps):
-    kind = {"linf": foolbox.attacks.LinfProjectedGradientDescentAttack, "l2": foolbox.attacks.L2ProjectedGradientDescentAttack}[norm]
-    attack = kind(abs_stepsize=step_size, steps=steps, random_start=False)
-    return attack.run(foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu"), x, foolbox.criteria.Misclassification(y), epsilon=eps)
+    return attacks.foolbox_pgd(net, x, y, norm=norm, eps=eps, step_size=step_size, steps=steps)
 
 
 def torchattacks_pgd(net, x, y, norm, eps, step_size, steps):

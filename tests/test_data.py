@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from robustgen import data, paths, sources
@@ -166,3 +167,13 @@ def test_where_the_digit_is_does_not_depend_on_what_else_is_drawn():
     whole = data.load("mnist-distractor", "test")
     part = data.load("mnist-distractor", "test", 5, seed=1)
     assert all((whole.x == image).flatten(1).all(1).any() for image in part.x)
+
+
+def test_images_are_fitted_to_anothers_shape():
+    grey = data.Images(torch.randint(256, (2, 1, 5, 3), dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"))
+    fitted = data.fitted(grey, (3, 8, 8))
+    assert fitted.x.shape == (2, 3, 8, 8) and fitted.classes == grey.classes and torch.equal(fitted.y, grey.y)
+    assert torch.equal(fitted.x[:, :, 1:6, 2:5], grey.x.expand(-1, 3, -1, -1)) and fitted.x.sum() == 3 * grey.x.sum()
+    large = data.Images(torch.randint(256, (2, 3, 16, 24), dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"))
+    mean = large.x.numpy().astype(float).reshape(2, 3, 4, 4, 4, 6).mean((3, 5))
+    assert np.abs(data.fitted(large, (3, 4, 4)).x.numpy() - mean).max() <= 0.5

@@ -30,7 +30,7 @@ def test_dvc_repro_makes_the_report_and_is_then_done(reproduced, run_in):
     report = (home / "results/test/REPORT.md").read_text()
     for words in ("Table 1.", "Table 2.", "Settings that differ", "Verdict", "116.8", "| claim | evidence | holds? |", "98.38",
                   "| CIFAR-10, KD+BU, PGD (8); as published, not computed here | 92.27 | – | 0.96 | – | – | – |",
-                  "| imagenette-standard | trained | not in this profile |"):
+                  "| imagenette-standard | trained | not in this profile |", "| GradResNet, joint | 96.3 |", "| imagenet-gradresnet | trained | not in this profile |"):
         assert words in report
     for picture in re.findall(r"\]\((figures/.*?)\)", report):
         assert 5_000 < (home / "results/test" / picture).stat().st_size < 100_000
@@ -62,6 +62,23 @@ def test_notebook_6_takes_other_settings(reproduced, run_in, tmp_path):
     out = tmp_path / "out.ipynb"
     run_in("papermill", "notebooks/6_he_pgd.ipynb", str(out), "-p", "profile", "test", "-y", "{seeds: [1], lams: [1.2], steps: 2, eps: 0.05}")
     assert "PGD (13)" in out.read_text() and "holds?" in out.read_text()
+
+
+def test_notebook_3_takes_other_settings(reproduced, run_in, tmp_path):
+    """No noise level beyond the training range, other levels than Table 1's, no image without noise among the others."""
+    home, _ = reproduced
+    out = tmp_path / "out.ipynb"
+    run_in("papermill", "notebooks/3_gradresnet_cifar.ipynb", str(out), "-p", "profile", "test",
+           "-y", "{range_sigmas: [10, 50], sigmas: [10, 20], shown: 1, ood_sigmas: [25], grid_sigmas: [10, 20], largest: 2, smallest: 2, seed: 3}")
+    assert "PSNR, σ = 20 in the published order" in out.read_text() and "holds?" in out.read_text()
+
+
+def test_table_1_has_the_times_of_training(reproduced):
+    home, _ = reproduced
+    values = json.loads((home / "results/test/metrics/gradresnet_cifar.json").read_text())["values"]
+    seconds = json.loads((home / "results/test/checkpoints/cifar10-gradresnet/task=joint.json").read_text())["seconds"]
+    assert values["GradResNet, joint"]["training, h"] == [pytest.approx(seconds / 3600)]
+    assert set(values["DnCNN"]) == {"PSNR, σ = 25", "training, h"} and set(values["ResNet"]) == {"accuracy", "training, h"}
 
 
 def test_notebook_2_takes_other_settings(reproduced, run_in, tmp_path):

@@ -134,6 +134,18 @@ def test_noise_has_the_stated_level():
     assert torch.equal(y[10:], scores.noised(torch.full((40, 3, 16, 16), 0.5), sigma=25.0, generator=rng.seeds(0, 50)[10:]))
 
 
+@pytest.mark.parametrize("c", [None, torch.tensor([0, 1, 2, 3, 4])])
+def test_the_psnr_is_torchmetrics_and_an_images_own(c):
+    from robustgen import vision  # noqa: F401 (torchmetrics imports torchvision)
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    model, x = joint().float(), torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    seeds = rng.seeds(0, 5)
+    found = scores.denoising_psnr(model, x, sigma=25.0, c=c, generator=seeds, batch=2)
+    estimate = scores.denoise(model, scores.noised(x, sigma=25.0, generator=seeds), 25, c)
+    assert found.tolist() == pytest.approx([peak_signal_noise_ratio(b, a, data_range=1.0).item() for a, b in zip(x, estimate)], rel=1e-5)
+
+
 @pytest.mark.parametrize("call, message", [
     (lambda y: scores.denoise(joint(), 255 * y, 25), "must be in .0, 1. plus noise of sigma / 255; these reach from .* Divide images of 0-255 by 255"),
     (lambda y: scores.denoise(joint(), (255 * y).byte(), 25), "must be floats .*, got torch.uint8"),

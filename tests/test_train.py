@@ -313,6 +313,8 @@ def test_the_zoo_gives_members_and_snapshots(whole, zoo_of):
     assert torch.equal(final[0].weight, load_file(whole / "seed=1.safetensors")["0.weight"])
     assert not torch.equal(final[0].weight, first[0].weight)
     assert torch.equal(zoo.load(RUN, "whole")[0].weight, zoo.load(RUN, "whole", seed=0)[0].weight)
+    left = zoo.record(RUN, "whole", seed=1)
+    assert left == json.loads((whole / "seed=1.json").read_text()) and left["settings"]["seed"] == 1 and len(left["history"]) == 5
 
 
 def test_the_zoos_table_tells_what_there_is(whole, zoo_of, capsys):

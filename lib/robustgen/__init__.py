@@ -5,9 +5,10 @@ Modules are imported when first used: `import robustgen as rg`, then `rg.attacks
 
 import importlib
 
-__all__ = ["ascent", "attacks", "augment", "autodiff", "checks", "classification", "config", "data", "denoisers", "denoising", "detect", "distractor",
-           "energy", "folding", "generate", "gradients", "gram", "hub", "imagenette", "jem", "job", "langevin", "layers", "models", "objectives", "paths",
-           "plots", "quality", "report", "resnets", "rng", "settings", "sources", "spectral", "train", "trajectories", "unpickle", "vision", "zoo"]
+__all__ = ["ascent", "attacks", "augment", "autodiff", "checks", "classification", "config", "data", "defences", "denoisers", "denoising", "detect",
+           "distractor", "energy", "folding", "generate", "gradients", "gram", "hub", "imagenet", "imagenette", "jem", "job", "langevin", "layers", "models",
+           "objectives", "paths", "plots", "progressive", "quality", "report", "resnets", "risk", "rng", "sampling", "scores", "settings", "sources",
+           "spectral", "train", "trajectories", "unpickle", "vision", "zoo"]
 
 
 def __getattr__(name):

@@ -72,7 +72,7 @@ def curves(panels, title):
     panels  {panel's title: {"xlabel", "ylabel", "lines": {label: (x, y) or (x, y, spread)}}}, and optionally "texts":
             {label: [a text above each point]}, "levels": {label: y}, "marks": {label: x}, "ticks": [texts at x = 0, 1, ...],
             "categories": [the same where x has no order: points alone], "points": whether points are marked, "log": whether both
-            axes are logarithmic. A label that begins with a name of COLOURS has its colour and marker.
+            axes are logarithmic, "crosses": {label: (x, y)} of points without lines. A label that begins with a name of COLOURS has its colour and marker.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4.4), squeeze=False)
     others = sns.color_palette("colorblind")[1:]
@@ -88,6 +88,8 @@ def curves(panels, title):
                 ax.fill_between(x, y - _array(s), y + _array(s), color=colour, alpha=.15, lw=0)
             for px, py, text in zip(x, y, panel.get("texts", {}).get(label, ())):
                 ax.annotate(text, (px, py), (0, 5), textcoords="offset points", ha="center", fontsize="x-small", color=colour)
+        for (label, (x, y)), marker in zip(panel.get("crosses", {}).items(), "x+"):
+            ax.plot(_array(x), _array(y), marker, color="black", label=label)
         for draw, key, style in ((ax.axhline, "levels", "--"), (ax.axvline, "marks", ":")):
             for i, (label, at) in enumerate(panel.get(key, {}).items()):
                 draw(at, color=("black", "#999999")[i % 2], ls=style, lw=1, label=label)
