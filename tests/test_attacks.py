@@ -69,6 +69,7 @@ def test_robust_accuracy_is_that_of_a_plain_loop(net, digits):
         right &= net(attacks.pgd(net, x, y, **settings | {"steps": steps})).argmax(1) == y
     for batch in (5, 100):
         assert attacks.robust_accuracy(net, x, y, **settings, batch=batch) == right.float().mean()
+        assert torch.equal(attacks.robust_accuracy(net, x, y, **settings, batch=batch, each=True), right)
     assert 0 < right.float().mean() < 1
 
 

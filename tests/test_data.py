@@ -177,3 +177,5 @@ def test_images_are_fitted_to_anothers_shape():
     large = data.Images(torch.randint(256, (2, 3, 16, 24), dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"))
     mean = large.x.numpy().astype(float).reshape(2, 3, 4, 4, 4, 6).mean((3, 5))
     assert np.abs(data.fitted(large, (3, 4, 4)).x.numpy() - mean).max() <= 0.5
+    with pytest.raises(ValueError, match="images of shape .1, 5, 3. cannot be fitted to .3, 4, 4."):
+        data.fitted(grey, (3, 4, 4))

@@ -29,11 +29,15 @@ def batch():
 
 def test_a_defended_net_sees_noised_or_denoised_images(joint, batch):
     x = batch[0]
-    assert torch.equal(defences.defended(joint, "noised", 0)(x), joint(x))
+    assert torch.equal(defences.defended(joint, "noised", 0.0)(x), joint(x))
     seeds = rng.seeds(0, 60)
-    noised = defences.defended(joint, "noised", 25.0, generator=seeds, n=60)
+    noised = defences.defended(joint, "noised", 25.0, seeds=seeds)
     first, second = noised(x), noised(x)
     assert torch.equal(first, joint(x + 25 / 255 * rng.normal(seeds, x.shape[1:], stream=0))) and not torch.equal(first, second)
+    assert noised(x[:1].expand(60, -1, -1, -1)).std(0).min() > 0   # an image has noise of its own
+    several = defences.defended(joint, "noised", 25.0, seeds=seeds, draws=3)(x)
+    noise = rng.normal(seeds, (3, *x.shape[1:]), stream=0)
+    assert torch.allclose(several, sum(joint(x + 25 / 255 * noise[:, i]) for i in range(3)) / 3, atol=1e-4)
     denoised = defences.defended(joint, "denoised", 25.0)
     assert torch.allclose(denoised(x), joint(scores.denoise(joint, x, 25)), atol=1e-5)
 
@@ -55,15 +59,22 @@ def test_an_attack_can_look_through_the_denoiser(joint, batch):
 def test_the_grid_is_what_the_attacks_alone_give(joint, batch, defence, adaptive):
     x, y = batch
     settings = dict(defence=defence, sigmas=[0, 25], epsilons=[0, 0.04], norm="linf", steps=5, adaptive=adaptive, generator=0)
+    each = defences.defended_accuracy(joint, x, y, each=True, **settings)
+    assert (each != defences.defended_accuracy(joint, x, y, batch=7, each=True, **settings)).sum() <= 2   # of 240: sums differ by rounding
     grid = defences.defended_accuracy(joint, x, y, **settings)
-    assert torch.allclose(grid, defences.defended_accuracy(joint, x, y, batch=7, **settings), atol=0.04)   # noise is the image's own; sums differ by rounding
-    assert grid[0, 0].item() == pytest.approx(attacks.accuracy(joint, x, y))
+    assert torch.equal(grid, each.float().mean(2)) and grid[0, 0].item() == pytest.approx(attacks.accuracy(joint, x, y))
     attacked = attacks.pgd(joint, x, y, norm="linf", eps=0.04, step_size=0.02, steps=5)
-    assert grid[0, 1].item() == pytest.approx(attacks.accuracy(joint, attacked, y), abs=0.02)
-    assert grid[0, 0] > 0.5 and (grid[:, 1] <= grid[:, 0] + 0.02).all()
+    seeds = rng.seeds(0, 60)
+    judge = defences.defended(joint, defence, 25.0, seeds=rng.fold(seeds, 2))
+    right = judge(attacked).argmax(1) == y
     if adaptive:
-        blind = defences.defended_accuracy(joint, x, y, **settings | {"adaptive": False})
-        assert grid[1, 1] <= blind[1, 1] + 0.05   # knowing the defence does not hurt the attack
+        target = defences.defended(joint, defence, 25.0, seeds=rng.fold(seeds, 1))
+        right &= judge(attacks.pgd(target, x, y, norm="linf", eps=0.04, step_size=0.02, steps=5)).argmax(1) == y if defence == "denoised" else right
+    assert grid[0, 1].item() == pytest.approx(attacks.accuracy(joint, attacked, y), abs=0.02) and grid[0, 0] > 0.5
+    assert (each[1, 1] & ~right).sum() <= 1   # what is right in the grid is right after either attack
+    if adaptive:
+        blind = defences.defended_accuracy(joint, x, y, each=True, **settings | {"adaptive": False})
+        assert not (each & ~blind).any()
 
 
 def test_a_net_without_a_denoiser_can_be_noised_but_not_denoised(net, digits):
@@ -73,5 +84,16 @@ def test_a_net_without_a_denoiser_can_be_noised_but_not_denoised(net, digits):
     assert clean.item() == pytest.approx(attacks.accuracy(net, x, y)) and noised > 0.2
     with pytest.raises(ValueError, match="has no denoising head"):
         defences.defended_accuracy(net, x, y, defence="denoised", **settings)
+    with pytest.raises(ValueError, match="has no denoising head"):
+        defences.defended(net, "denoised", 25.0)
     with pytest.raises(ValueError, match="'defence' is 'blurred'"):
         defences.defended_accuracy(net, x, y, defence="blurred", **settings)
+
+
+def test_noise_without_seeds_or_with_too_few_is_refused(net, digits):
+    with pytest.raises(ValueError, match="needs 'seeds', one for each image"):
+        defences.defended(net, "noised", 25.0)
+    with pytest.raises(ValueError, match="32 images, and seeds for 3 only"):
+        defences.defended(net, "noised", 25.0, seeds=rng.seeds(0, 3))(digits[0])
+    with pytest.raises(ValueError, match="'sigma' is -25.0|'2' is -25.0"):
+        defences.defended(net, "denoised", -25.0)

@@ -158,6 +158,12 @@ def test_the_psnr_is_torchmetrics_and_an_images_own(c):
     (lambda y: scores.log_density(drunet(), y), "has no density"),
     (lambda y: scores.denoise(drunet(), y[..., :7], 25), "height and width must be multiples of 8; these are .8, 7.. Pad them."),
     (lambda y: scores.eigenvectors(joint(), y, 25, steps=4), "4 steps cannot give 5 directions"),
+    (lambda y: scores.denoise(joint(), 2 * y - 1, 1), "these reach from -0.99"),
+    (lambda y: scores.denoise(joint(), y, 25, torch.tensor([0])), "labels must be int64 of shape .3,."),
+    (lambda y: scores.log_density(joint(), y, torch.tensor([0, 1, 10])), "labels must lie in 0..9"),
+    (lambda y: scores.class_score(joint(), y, torch.tensor([0.0, 1, 2])), "labels must be int64"),
+    (lambda y: scores.log_density(joint(), 255 * y), "Divide images of 0-255 by 255"),
+    (lambda y: scores.eigenvectors(drunet(), y, 25), "has no density"),
     (lambda y: scores.noised(y, sigma=-1.0), "'sigma' is -1.0: it should be greater than 0"),
 ])
 def test_bad_input_is_told_in_one_sentence(call, message, y):

@@ -214,8 +214,10 @@ def accuracy(model, x, y, *, batch=500):
 
 @arguments
 def robust_accuracy(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: Count,
-                    random_start: bool = False, generator=None, batch: Count = 100, progress: bool = False):
+                    random_start: bool = False, generator=None, batch: Count = 100, progress: bool = False, each: bool = False):
     """Share of images that are classified right at every iterate of PGD, the clean image included.
+
+    each   return which images are, booleans (N,), instead.
 
     The arguments are those of `pgd`. An image leaves the batch at its first wrong answer, and waiting ones
     take its place: the forward pass of each step tells, so the check is free.
@@ -226,7 +228,8 @@ def robust_accuracy(model, x, y, *, norm: Norm, eps: Positive, step_size: Positi
     start = ascent.random_in_ball(norm, x, eps, generator) if random_start else x
     step = ascent.STEP[norm](step_size)
     waiting = torch.arange(len(x), device=x.device)
-    active, taken, robust = waiting[:0], waiting[:0], 0   # images under attack, and the steps each has taken
+    robust = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    active, taken = waiting[:0], waiting[:0]   # images under attack, and the steps each has taken
     z = start[:0]
     logits = None
 
@@ -241,8 +244,8 @@ def robust_accuracy(model, x, y, *, norm: Norm, eps: Positive, step_size: Positi
             active, taken, z = torch.cat([active, new]), torch.cat([taken, torch.zeros_like(new)]), torch.cat([z, start[new]])
             z = ascent.ascend(z, objective, step=step, project=ascent.ball(norm, x[active], eps), steps=1)
             right, last = logits.argmax(1) == y[active], taken == steps   # logits of the images before this step
-            robust += int((right & last).sum())
+            robust[active[right & last]] = True
             stay = right & ~last
             bar.update(int((~stay).sum()))
             active, taken, z = active[stay], taken[stay] + 1, z[stay]
-    return robust / len(x)
+    return robust if each else int(robust.sum()) / len(x)

@@ -65,6 +65,10 @@ class Mapped(Images):
     def to(self, device):
         return replace(self, device=device)
 
+    @property
+    def unit(self):
+        raise MemoryError("all of ImageNet does not fit into memory; index first, such as images[:100].unit")
+
 
 def load(name, split, n=None, seed=0):
     """Load a dataset from `data/`, or one of photographs from where it lies.
@@ -125,10 +129,16 @@ READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10, "imagenette": imagene
 
 
 def fitted(images, shape):
-    """Images as those of another dataset, `shape` (C, H, W): larger ones averaged down, smaller ones amid black, grey ones in every channel."""
+    """Images as those of another dataset, `shape` (C, H, W): larger ones averaged down, smaller ones amid black, grey ones in every channel.
+
+    Raises ValueError for images larger along one side and smaller along the other, or of other colours.
+    """
     from torch.nn.functional import adaptive_avg_pool2d, pad
 
     channels, height, width = shape
+    own = images.x.shape[1:]
+    if own[0] not in (1, channels) or (own[1] < height) != (own[2] < width):
+        raise ValueError(f"images of shape {tuple(own)} cannot be fitted to {tuple(shape)}; crop them or choose another dataset")
     x = images.x.expand(-1, channels, -1, -1)
     if x.shape[2] >= height and x.shape[3] >= width:
         x = adaptive_avg_pool2d(x.float(), (height, width)).round().byte()

@@ -112,17 +112,19 @@ def _tables(content, paper):
             if "ratio" in columns:
                 ours = ours | {"ratio": [r / s for r, s in zip(ours["robust"], ours["standard"])]}
             seeds = len(next(iter(ours.values()))) if ours else MISSING
-            cells = [cell for c in columns for cell in ([str(row.get(c, MISSING))] if c in printed else []) + [spread(ours[c]) if c in ours else MISSING]]
+            digits = table.get("digits", 3)
+            found = {c: spread(ours[c], digits) if c in ours else MISSING for c in columns}
+            cells = [cell for c in columns for cell in ([str(row.get(c, MISSING))] if c in printed else []) + [found[c]]]
             lines.append(f"| {row['label']} | " + " | ".join(cells) + f" | {seeds} |")
         yield f"### {table['name']}\n\nPublished: {table['source']}.\n\n" + "\n".join(lines)
 
 
-def spread(values):
-    """Mean ± sample standard deviation, to three significant digits of the mean."""
+def spread(values, digits=3):
+    """Mean ± sample standard deviation, to so many significant digits of the mean."""
     mean = statistics.fmean(values)
     if len(values) == 1:
-        return f"{mean:.3g}"
-    return f"{mean:.3g} ± {statistics.stdev(values):.2g}"
+        return f"{mean:.{digits}g}"
+    return f"{mean:.{digits}g} ± {statistics.stdev(values):.2g}"
 
 
 def bootstrap(*values, statistic=None, draws=2000, generator=0):

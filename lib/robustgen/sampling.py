@@ -1,12 +1,14 @@
-"""Images from a denoiser's density: the steps of a diffusion model, and annealed Langevin dynamics.
+"""Images from a denoiser's density: a blind denoiser's own sampler, the steps of a diffusion model, annealed Langevin dynamics.
 
-Both go down the same noise levels and end with a denoised image. sigma is in 0-255 units, as in `scores`.
+The latter two follow a schedule of noise levels and suppose that the score at level s is that of s. A GradResNet is
+not told s: its score is that of the noise it finds in y, so nothing corrects a drift from the schedule. `blind`
+needs no schedule. All end with a denoised image; sigma is in 0-255 units, as in `scores`.
 """
 
 import torch
 
 from . import ascent, rng, scores
-from .config import Count, Positive, arguments
+from .config import Count, Fraction, Positive, arguments
 
 
 @arguments
@@ -15,6 +17,35 @@ def noise_levels(highest: Positive, lowest: Positive, count: Count):
     if lowest > highest:
         raise ValueError(f"the lowest noise level, {lowest:g}, is above the highest, {highest:g}; swap them")
     return torch.logspace(0, 1, count, base=lowest / highest, dtype=torch.float64) * highest
+
+
+@arguments
+def blind(model, y, *, step: Fraction, beta: Fraction, lowest: Positive, steps: Count, c=None, generator=None, progress: bool = False):
+    """Stochastic ascent by the noise level that the score itself implies (Kadkhodaie & Simoncelli 2021, Algorithm 1): (B, C, H, W).
+
+    y <- y + h s^2 grad log p(y) + sqrt((1 - beta h)^2 - (1 - h)^2) s e,  s = sqrt(d) / ||grad log p(y)||,  e ~ N(0, I),
+    image by image, until s <= `lowest` or for `steps` steps; then D(y).
+
+    y      (B, C, H, W), noisy images. model   a joint one.
+    step   h; beta   0 keeps the noise level by as much noise as is removed, towards 1 less noise is put back.
+    c      classes (B,): samples of p(y | c); None: of p(y).
+    """
+    from tqdm import tqdm
+
+    seeds = rng.seeds(generator, len(y), y.device)
+    gamma = ((1 - beta * step) ** 2 - (1 - step) ** 2) ** 0.5
+    unit = torch.full((len(y),), 255.0, dtype=y.dtype, device=y.device)   # D(y) - y at sigma 255 is the score
+    with torch.no_grad():
+        for t in tqdm(range(steps), desc="blind sampling", unit="step", disable=not progress):
+            score = scores.denoise_unchecked(model, y, unit, c) - y
+            s = (scores.implied_sigma(score) / 255).view(-1, 1, 1, 1)
+            going = 255 * s > lowest
+            if not going.any():
+                break
+            moved = y + step * s**2 * score + gamma * s * rng.normal(seeds, y.shape[1:], stream=t).to(y.dtype)
+            y = torch.where(going, moved, y)
+        score = scores.denoise_unchecked(model, y, unit, c) - y
+        return y + (scores.implied_sigma(score) / 255).view(-1, 1, 1, 1) ** 2 * score
 
 
 def ancestral(model, y, sigmas, *, c=None, generator=None, progress=False):
@@ -32,7 +63,7 @@ def ancestral(model, y, sigmas, *, c=None, generator=None, progress=False):
     from tqdm import tqdm
 
     seeds = rng.seeds(generator, len(y), y.device)
-    sigmas = [float(sigma) for sigma in sigmas]
+    sigmas = _falling(model, sigmas)
     with torch.no_grad():
         for i, (s, t) in enumerate(tqdm(list(zip(sigmas, sigmas[1:])), desc="ancestral sampling", unit="step", disable=not progress)):
             step = 1 - t**2 / s**2   # (s^2 - t^2) grad log p(y) is this share of D(y) - y
@@ -51,12 +82,21 @@ def annealed_langevin(model, y, sigmas, *, steps: Count, step_size: Positive, c=
     from tqdm import tqdm
 
     seeds = rng.seeds(generator, len(y), y.device)
-    for i, s in enumerate(tqdm([float(sigma) for sigma in sigmas], desc="annealed Langevin", unit="level", disable=not progress)):
+    for i, s in enumerate(tqdm(_falling(model, sigmas), desc="annealed Langevin", unit="level", disable=not progress)):
         a = step_size * (s / 255) ** 2
         y = ascent.ascend(y, lambda y: scores.log_density(model, y, c), step=ascent.scaled(a / 2), project=lambda y: y,
                           steps=steps, noise=a**0.5, generator=rng.fold(seeds, i))
     with torch.no_grad():
         return _denoise(model, y, s, c)
+
+
+def _falling(model, sigmas):
+    """The noise levels as numbers, if they are positive and fall, and the model denoises."""
+    sigmas = [float(sigma) for sigma in sigmas]
+    if not sigmas or sigmas[-1] <= 0 or sigmas != sorted(sigmas, reverse=True):
+        raise ValueError("noise levels must be positive and fall, in 0-255 units; take noise_levels(highest, lowest, count)")
+    scores.denoiser(model)
+    return sigmas
 
 
 def _denoise(model, y, sigma, c):

@@ -15,6 +15,8 @@ from .denoising import psnr
 def log_density(model, y, c=None):
     """log p(y) up to a constant (eq. 11), or log p(y, c) with classes c (B,) (eq. 12), which is log p(y | c) up to another: (B,)."""
     _joint(model)
+    _noisy(y, 8.0)   # any noise up to sigma 255
+    _classes(model, y, c)
     return _log_density(model, y, c)
 
 
@@ -32,13 +34,15 @@ def denoise(model, y, sigma, c=None):
     Raises ValueError for images in 0-255 units, a sigma that is not positive, a net that cannot denoise, a size that it does not take.
     """
     sigma = levels(model, y, sigma)
+    if c is not None:
+        _joint(model)
+        _classes(model, y, c)
     return denoise_unchecked(model, y, sigma, c)
 
 
 def denoise_unchecked(model, y, sigma, c=None):
     if c is None:
         return model.denoise(y, sigma).to(y.dtype)
-    _joint(model)
     return y + (sigma / 255).view(-1, 1, 1, 1) ** 2 * torch.func.grad(lambda y: _log_density(model, y, c).sum())(y)
 
 
@@ -51,8 +55,18 @@ def score(model, y, sigma, c=None):
 
 
 def class_score(model, y, c):
-    """The adversarial gradient grad log p(c | y) of any classifier (eq. 9, left): (B, C, H, W)."""
+    """The adversarial gradient grad log p(c | y) of any classifier (eq. 9, left), classes c (B,): (B, C, H, W)."""
+    _noisy(y, 8.0)
+    _classes(model, y, c)
     return torch.func.grad(lambda y: log_softmax(model(y), 1).gather(1, c[:, None]).sum())(y)
+
+
+def implied_sigma(score):
+    """The noise level at which a score would be that of pure noise: sqrt(d) / ||score||, in 0-255 units, (B,) from (B, C, H, W).
+
+    What a blind denoiser takes the noise to be (Kadkhodaie & Simoncelli 2021): ||D(y) - y||^2 = d sigma^2 gives it.
+    """
+    return 255 * score[0].numel() ** 0.5 / score.flatten(1).norm(dim=1).clamp_min(1e-12)
 
 
 @arguments
@@ -101,8 +115,11 @@ def eigenvectors(model, y, sigma, *, largest: Count = 3, smallest: Count = 2, st
                single eigenvector can be reached so, but directions that J nearly annihilates can.
     steps      products J v, from a start drawn from `generator`; at most the number of pixels.
 
+    Raises ValueError for a denoiser that is no gradient, such as DnCNN: its Jacobian has no symmetry to rely on.
+
     Returns values v'J v (B, largest + smallest), gains ||J v|| of the same shape, and the unit vectors v (B, ., C, H, W).
     """
+    _joint(model)
     sigma = levels(model, y, sigma)
     steps = min(steps, y[0].numel())
     if largest + smallest > steps:
@@ -120,25 +137,41 @@ def eigenvectors(model, y, sigma, *, largest: Count = 3, smallest: Count = 2, st
 
 def levels(model, y, sigma):
     """Refuse a model, noisy images and noise levels that do not fit together; return sigma as a tensor (B,)."""
-    if not hasattr(model, "denoise"):
-        raise ValueError(f"the model, a {type(model).__name__}, has no denoising head; choose one of gradresnet, dncnn, drunet")
-    if not isinstance(y, torch.Tensor) or y.ndim != 4 or len(y) == 0 or not y.is_floating_point():
-        got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
-        raise ValueError(f"noisy images must be floats of shape (B, C, H, W), got {got}. Use .float() / 255 on bytes.")
+    denoiser(model)
+    _noisy(y)
     sigma = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
     if sigma.ndim and sigma.shape != (len(y),):
         raise ValueError(f"sigma must be a number or one for each of {len(y)} images, got shape {tuple(sigma.shape)}.")
     if not (sigma > 0).all() or not torch.isfinite(sigma).all():
         raise ValueError(f"sigma must be positive, in 0-255 units such as 25; got {sigma.min():.4g}.")
-    sigma = sigma.expand(len(y))
+    _noisy(y, 8 * float(sigma.max()) / 255)   # eight standard deviations
+    return sigma.expand(len(y))
+
+
+def denoiser(model):
+    """Refuse a model without a denoising head."""
+    if not hasattr(model, "denoise"):
+        raise ValueError(f"the model, a {type(model).__name__}, has no denoising head; choose one of gradresnet, dncnn, drunet")
+
+
+def _noisy(y, reach=float("inf")):
+    """Refuse what is not a float batch (B, C, H, W) within `reach` of [0, 1], but for a tenth."""
+    if not isinstance(y, torch.Tensor) or y.ndim != 4 or len(y) == 0 or not y.is_floating_point():
+        got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
+        raise ValueError(f"noisy images must be floats of shape (B, C, H, W), got {got}. Use .float() / 255 on bytes.")
     low, high = y.detach().aminmax()
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise ValueError("noisy images hold NaN or infinite pixels. Find where they arise before the call.")
-    reach = 1 + 8 * float(sigma.max()) / 255   # eight standard deviations
-    if low < -reach or high > 1 + reach:
+    if low < -reach - 0.1 or high > 1.1 + reach:
         raise ValueError(f"noisy images must be in [0, 1] plus noise of sigma / 255; these reach from {low:.4g} to {high:.4g}. "
                          "Divide images of 0-255 by 255; sigma stays in 0-255 units.")
-    return sigma
+
+
+def _classes(model, y, c):
+    """Refuse classes that are not one for each image."""
+    if c is not None:
+        with torch.no_grad():
+            checks.labels(c, len(y), model(y[:1]).shape[1])
 
 
 def _joint(model):

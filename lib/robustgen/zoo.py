@@ -61,7 +61,8 @@ def _file(run, profile, name):
 
 
 def best_device():
-    """The accelerator, if there is one, else the CPU."""
+    """The accelerator, if there is one, else the CPU. On a GPU, TF32 is turned off: it would round probed gradients to 1e-3."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
