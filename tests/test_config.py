@@ -51,6 +51,18 @@ def test_a_wrong_strip_is_told(params, change, message):
         config.load("test", "pgdd_imagenet")
 
 
+@pytest.mark.parametrize("change, message", [
+    ({"attack_images": 30}, "'attack_images' is 30, of 20 'test_images'; lower it, or raise 'test_images'"),
+    ({"limit_sigmas": [1, 50]}, "'limit_sigmas' is .1.0, 50.0.: it should fall"),
+    ({"eps_linf": [0.03, 0.01]}, "'eps_linf' is .0.03, 0.01.: it should rise"),
+    ({"grid_sigmas": [10, 20]}, "'grid_sigmas' should begin with 0"),
+    ({"sigmas": [0]}, "'sigmas.0' is 0: it should be greater than 0"),
+])
+def test_settings_of_notebook_3_that_do_not_fit_together_are_told(change, message):
+    with pytest.raises(ValueError, match=f"params/test/gradresnet_cifar.yaml: .*{message}"):
+        config.load("test", "gradresnet_cifar", **change)
+
+
 def test_settings_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.load("test", "spectral_mnist").k = 3

@@ -65,6 +65,13 @@ def test_the_adversarial_gradient_is_the_difference_of_denoisers(y, c):
     assert torch.allclose(difference, gradient(lambda z: log_softmax(model(z), 1)[torch.arange(3), c], y), atol=1e-9)
 
 
+def test_the_log_odds_gradient_is_that_of_the_class_score_over_its_rest(y, c):
+    model = models.build("resnet10", width=4, generator=0).double().eval()
+    p = model(y).softmax(1)[torch.arange(3), c].view(-1, 1, 1, 1)
+    assert torch.allclose(scores.log_odds_score(model, y, c), scores.class_score(model, y, c) / (1 - p))
+    assert torch.allclose(scores.log_odds_score(model, y, c), gradient(lambda z: torch.logit(model(z).softmax(1)[torch.arange(3), c]), y))
+
+
 def test_any_denoiser_has_a_score(y):
     model = drunet()
     expected = (model.denoise(y, SIGMA) - y) / (SIGMA / 255).view(-1, 1, 1, 1) ** 2

@@ -10,6 +10,7 @@ from torch.nn.functional import log_softmax
 from . import checks, rng, spectral
 from .config import Count, Positive, arguments
 from .denoising import psnr
+from .energy import log_odds
 
 
 def log_density(model, y, c=None):
@@ -84,6 +85,13 @@ def denoising_psnr(model, x, *, sigma: Positive, c=None, generator=None, batch: 
             y = noised(x[part], sigma=sigma, generator=seeds[part])
             parts.append(psnr(x[part], denoise(model, y, sigma, None if c is None else c[part])))
     return torch.cat(parts)
+
+
+def log_odds_score(model, y, c):
+    """Gradient of the log-odds log p(c | y) / (1 - p(c | y)) of any classifier, (B, C, H, W): it does not vanish where the net is sure."""
+    _noisy(y, 8.0)
+    _classes(model, y, c)
+    return torch.func.grad(lambda y: -log_odds(model(y), c).sum())(y)
 
 
 @arguments

@@ -140,7 +140,8 @@ class GradresnetCifar:
     eps_l2: Annotated[list[Positive], Field(min_length=2)]
     grid_images: Annotated[int, Field(ge=2)]      # of attack strength x noise level
     grid_steps: Count
-    grid_sigmas: Annotated[list[NonNegative], Field(min_length=2)]   # of the noise, or of the denoiser, before the net; 0 for none
+    grid_draws: Count        # of the noise, at each step of an attack through it
+    grid_sigmas: Annotated[list[NonNegative], Field(min_length=2)]   # of the noise, or of the denoiser, before the net; the first is 0, for none
     grid_eps: Annotated[list[NonNegative], Field(min_length=2)]      # max norm
     ood: Annotated[list[Literal["mnist", "imagenette"]], Field(min_length=1)]   # the other datasets
     ood_images: Annotated[int, Field(ge=2)]
@@ -149,6 +150,10 @@ class GradresnetCifar:
     start_images: Annotated[int, Field(ge=2)]     # whose mean and covariance the samplers begin with
     highest: Positive        # noise level at which they begin (training: up to 100)
     lowest: Positive         # and end
+    blind_step: Annotated[float, Field(gt=0, lt=1)]   # h of blind sampling
+    blind_beta: Fraction
+    blind_lowest: Positive   # implied noise level at which it ends
+    blind_steps: Count       # at most
     levels: Annotated[int, Field(ge=2)]           # of ancestral sampling
     langevin_levels: Annotated[int, Field(ge=2)]
     langevin_steps: Count    # at each level
@@ -157,6 +162,20 @@ class GradresnetCifar:
     risk_sizes: Annotated[list[Count], Field(min_length=2)]   # training sets, from the smallest
     risk_repetitions: Annotated[int, Field(ge=2)]   # data sets of each size
     risk_population: Count   # points that expectations are taken over
+
+    def __post_init__(self):
+        parts = {key: getattr(self, key) for key in ("psnr_images", "range_images", "shown", "check_images", "limit_images", "attack_images", "grid_images",
+                                                     "ood_images")}
+        largest = max(parts, key=parts.get)
+        if parts[largest] > self.test_images:
+            raise ValueError(f"{largest!r} is {parts[largest]}, of {self.test_images} 'test_images'; lower it, or raise 'test_images'")
+        for key, falls in (("sigmas", False), ("range_sigmas", False), ("limit_sigmas", True), ("eps_linf", False), ("eps_l2", False), ("grid_sigmas", False),
+                           ("grid_eps", False), ("ood_sigmas", False), ("risk_sizes", False)):
+            values = getattr(self, key)
+            if values != sorted(set(values), reverse=falls):
+                raise ValueError(f"{key!r} is {values}: it should {'fall' if falls else 'rise'}")
+        if self.grid_sigmas[0] != 0 or self.lowest > self.highest:
+            raise ValueError("'grid_sigmas' should begin with 0, and 'lowest' not be above 'highest'")
 
 
 NOTEBOOKS = {"spectral_mnist": SpectralMnist, "pgdd_imagenet": PgddImagenet, "gradresnet_cifar": GradresnetCifar, "he_pgd": HePgd}
