@@ -191,6 +191,8 @@ def _sentence(error, names):
             known("parameter", key, [name for name in names if name not in ("self", "model")])
         except ValueError as unknown:
             return str(unknown)
+    if not key:   # settings that do not fit together
+        return problem["msg"].removeprefix("Value error, ")
     if problem["type"].startswith("missing"):
         return f"parameter {key!r} is missing; add it"
     message = problem["msg"].replace("Input should be", "it should be")
