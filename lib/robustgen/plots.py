@@ -4,8 +4,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
-COLOURS = {"standard": "#7f7f7f", "quasi-robust": "#56b4e9", "robust": "#0072b2", "generative": "#e69f00", "attack": "#d55e00"}
-MARKERS = {"standard": "s", "quasi-robust": "D", "robust": "o", "generative": "^", "attack": "X"}   # told apart in greyscale, too
+COLOURS = {"standard": "#7f7f7f", "quasi-robust": "#56b4e9", "robust": "#0072b2", "generative": "#e69f00", "attack": "#d55e00",
+           "ResNet": "#7f7f7f", "ResNet, no noise": "#b0b000", "GradResNet, classification": "#56b4e9", "GradResNet, denoising": "#009e73",
+           "GradResNet, joint": "#0072b2", "JEM": "#e69f00", "DnCNN": "#cc79a7", "DRUNet": "#d55e00"}
+MARKERS = {"standard": "s", "quasi-robust": "D", "robust": "o", "generative": "^", "attack": "X",   # told apart in greyscale, too
+           "ResNet": "s", "ResNet, no noise": "P", "GradResNet, classification": "D", "GradResNet, denoising": "v",
+           "GradResNet, joint": "o", "JEM": "^", "DnCNN": "X", "DRUNet": "p"}
 
 
 def use():
@@ -74,7 +78,10 @@ def curves(panels, title):
             "categories": [the same where x has no order: points alone], "points": whether points are marked, "log": whether both
             axes are logarithmic, "crosses": {label: (x, y)} of points without lines. A label that begins with a name of COLOURS has its colour and marker.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4.4), squeeze=False)
+    labels = {name: [label for key in ("lines", "crosses", "levels", "marks") for label in panel.get(key, ())] for name, panel in panels.items()}
+    columns = {name: 1 if len(panels) > 1 and max(map(len, texts)) > 24 else 2 for name, texts in labels.items()}
+    tallest = max(len(texts) / columns[name] for name, texts in labels.items())
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4.4 + .2 * max(0, tallest - 4)), squeeze=False)
     others = sns.color_palette("colorblind")[1:]
     for ax, (name, panel) in zip(axes[0], panels.items()):
         for i, (label, (x, y, *spread)) in enumerate(panel["lines"].items()):
@@ -101,7 +108,7 @@ def curves(panels, title):
             ax.grid(axis="x", lw=.5)
         if panel.get("log"):
             ax.set(xscale="log", yscale="log")
-        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(.5, -.5 if "categories" in panel else -.18), ncols=2)   # below: on no line
+        ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(.5, -.5 if "categories" in panel else -.18), ncols=columns[name])   # below: on no line
     figure.suptitle(title, x=0, ha="left", fontsize="medium")
     return figure
 
