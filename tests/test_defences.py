@@ -55,39 +55,40 @@ def test_an_attack_can_look_through_the_denoiser(joint, batch):
 
 
 @pytest.mark.parametrize("defence", ["noised", "denoised"])
-@pytest.mark.parametrize("adaptive", [True, False])
-def test_the_grid_is_what_the_attacks_alone_give(joint, batch, defence, adaptive):
+def test_the_grid_is_what_the_attacks_alone_give(joint, batch, defence):
     x, y = batch
-    settings = dict(defence=defence, sigmas=[0, 25], epsilons=[0, 0.04], norm="linf", steps=5, adaptive=adaptive, generator=0)
-    each = defences.defended_accuracy(joint, x, y, each=True, **settings)
-    assert (each != defences.defended_accuracy(joint, x, y, batch=7, each=True, **settings)).sum() <= 2   # of 240: sums differ by rounding
-    grid = defences.defended_accuracy(joint, x, y, **settings)
-    assert torch.equal(grid, each.float().mean(2)) and grid[0, 0].item() == pytest.approx(attacks.accuracy(joint, x, y))
-    attacked = attacks.pgd(joint, x, y, norm="linf", eps=0.04, step_size=0.02, steps=5)
+    attack = dict(norm="linf", eps=0.04, step_size=0.02, steps=5)
+    settings = dict(defence=defence, sigmas=[0, 25], epsilons=[0, 0.04], norm="linf", steps=5, generator=0)
+    blind, aware = defences.withstood(joint, x, y, **settings)
+    for whole, parts in zip((blind, aware), defences.withstood(joint, x, y, batch=7, **settings)):
+        assert (whole != parts).sum() <= 2   # of 240: sums differ by rounding
     seeds = rng.seeds(0, 60)
-    judge = defences.defended(joint, defence, 25.0, seeds=rng.fold(seeds, 2))
-    right = judge(attacked).argmax(1) == y
-    if adaptive:
-        target = defences.defended(joint, defence, 25.0, seeds=rng.fold(seeds, 1))
-        right &= judge(attacks.pgd(target, x, y, norm="linf", eps=0.04, step_size=0.02, steps=5)).argmax(1) == y if defence == "denoised" else right
-    assert grid[0, 1].item() == pytest.approx(attacks.accuracy(joint, attacked, y), abs=0.02) and grid[0, 0] > 0.5
-    assert (each[1, 1] & ~right).sum() <= 1   # what is right in the grid is right after either attack
-    if adaptive:
-        blind = defences.defended_accuracy(joint, x, y, each=True, **settings | {"adaptive": False})
-        assert not (each & ~blind).any()
+    target, bare = defences.defended(joint, defence, 25.0, seeds=rng.fold(seeds, 1)), attacks.pgd(joint, x, y, **attack)
+
+    def right(images):   # a judge has one draw of the noise for each attack
+        judge = defences.defended(joint, defence, 25.0, seeds=rng.fold(seeds, 2))
+        return judge(images).argmax(1) == y
+
+    for grid in (blind, aware):
+        assert torch.equal(grid[0, 0], joint(x).argmax(1) == y) and torch.equal(grid[0, 1], joint(bare).argmax(1) == y)
+        assert torch.equal(grid[1, 0], right(x))
+    assert torch.equal(blind[1, 1], right(bare)) and blind[0, 0].float().mean() > 0.5
+    assert not (aware & ~blind).any()
+    if defence == "denoised":
+        assert torch.equal(aware[1, 1], right(bare) & right(attacks.pgd(target, x, y, **attack)))
 
 
 def test_a_net_without_a_denoiser_can_be_noised_but_not_denoised(net, digits):
     x, y = digits
-    settings = dict(sigmas=[0, 50], epsilons=[0], norm="l2", steps=2, adaptive=True, generator=0)
-    clean, noised = defences.defended_accuracy(net, x, y, defence="noised", **settings)[:, 0]
+    settings = dict(sigmas=[0, 50], epsilons=[0], norm="l2", steps=2, generator=0)
+    clean, noised = defences.withstood(net, x, y, defence="noised", **settings)[0][:, 0].float().mean(1)
     assert clean.item() == pytest.approx(attacks.accuracy(net, x, y)) and noised > 0.2
     with pytest.raises(ValueError, match="has no denoising head"):
-        defences.defended_accuracy(net, x, y, defence="denoised", **settings)
+        defences.withstood(net, x, y, defence="denoised", **settings)
     with pytest.raises(ValueError, match="has no denoising head"):
         defences.defended(net, "denoised", 25.0)
     with pytest.raises(ValueError, match="'defence' is 'blurred'"):
-        defences.defended_accuracy(net, x, y, defence="blurred", **settings)
+        defences.withstood(net, x, y, defence="blurred", **settings)
 
 
 def test_noise_without_seeds_or_with_too_few_is_refused(net, digits):

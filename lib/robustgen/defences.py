@@ -43,15 +43,14 @@ def defended(model, defence: Defence, sigma: NonNegative, *, seeds=None, draws: 
 
 
 @arguments
-def defended_accuracy(model, x, y, *, defence: Defence, sigmas: Levels, epsilons: Levels, norm: Norm, steps: Count, adaptive: bool,
-                      draws: Count = 1, generator=None, batch: Count = 100, progress: bool = False, each: bool = False):
-    """Accuracy over noise level x attack strength: (len(sigmas), len(epsilons)).
+def withstood(model, x, y, *, defence: Defence, sigmas: Levels, epsilons: Levels, norm: Norm, steps: Count, draws: Count = 1,
+              generator=None, batch: Count = 100, progress: bool = False):
+    """Which images are classified right, over noise level x attack strength: booleans (len(sigmas), len(epsilons), N), twice.
 
+    The first is under attacks made for the bare model, as in the paper's Figure 4. The second is under attacks that know
+    of the defence: they go through it, and may also be the former, so an image counts only if it is right after either.
     Attacks are PGD with steps of 2.5 eps / `steps`, of which the last iterate counts; noised images are judged by one draw.
-    adaptive   False: the attack is made for the bare model, as in the paper's Figure 4. True: a second one goes through the
-               defence, and an image counts as right only if it is so after either.
-    draws      of the noise at each step of an attack through it.
-    each       return which images are right, booleans (len(sigmas), len(epsilons), N), instead.
+    draws   of the noise at each step of an attack through it.
 
     Raises ValueError for a model without a denoiser that is to denoise.
     """
@@ -61,19 +60,21 @@ def defended_accuracy(model, x, y, *, defence: Defence, sigmas: Levels, epsilons
     if defence == "denoised":
         scores.denoiser(model)
     seeds = rng.seeds(generator, len(x), x.device)
-    right = torch.zeros(len(sigmas), len(epsilons), len(x), dtype=torch.bool)
+    blind, aware = (torch.zeros(len(sigmas), len(epsilons), len(x), dtype=torch.bool) for _ in range(2))
 
     def attacked(target, part, eps):
         return attacks.pgd(target, x[part], y[part], norm=norm, eps=eps, step_size=2.5 * eps / steps, steps=steps)
 
-    for part, (e, eps) in tqdm(list(itertools.product(torch.arange(len(x)).split(batch), enumerate(epsilons))), desc=f"{norm}, {defence}", unit="strength",
-                               disable=not progress):
-        blind = attacked(model, part, eps) if eps else x[part]
-        for s, sigma in enumerate(sigmas):
-            tried = [blind]
-            if adaptive and eps and sigma:
-                tried.append(attacked(defended(model, defence, sigma, seeds=rng.fold(seeds[part], 1), draws=draws), part, eps))
-            judge = defended(model, defence, sigma, seeds=rng.fold(seeds[part], 2))
+    cells = list(itertools.product(torch.arange(len(x)).split(batch), range(len(epsilons)), range(len(sigmas))))
+    for part, e, s in tqdm(cells, desc=f"{norm}, {defence}", unit="cell", disable=not progress):
+        eps, sigma = epsilons[e], sigmas[s]
+        if s == 0:   # made for the bare model, it serves all noise levels
+            images = attacked(model, part, eps) if eps else x[part]
+        judge = defended(model, defence, sigma, seeds=rng.fold(seeds[part], 2))
+        with torch.no_grad():
+            blind[s, e, part] = aware[s, e, part] = (judge(images).argmax(1) == y[part]).cpu()
+        if eps and sigma:
+            through = attacked(defended(model, defence, sigma, seeds=rng.fold(seeds[part], 1), draws=draws), part, eps)
             with torch.no_grad():
-                right[s, e, part] = torch.stack([judge(images).argmax(1) == y[part] for images in tried]).all(0).cpu()
-    return right if each else right.float().mean(2)
+                aware[s, e, part] &= (judge(through).argmax(1) == y[part]).cpu()
+    return blind, aware

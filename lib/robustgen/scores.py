@@ -18,10 +18,11 @@ def log_density(model, y, c=None):
     _joint(model)
     _noisy(y, 8.0)   # any noise up to sigma 255
     _classes(model, y, c)
-    return _log_density(model, y, c)
+    return log_density_unchecked(model, y, c)
 
 
-def _log_density(model, y, c):
+def log_density_unchecked(model, y, c=None):
+    """`log_density` without its checks: for loops."""
     features = model.features(y)
     value = -0.5 * model.density(features)[:, 0] ** 2
     return value if c is None else value + log_softmax(model.classify(features), 1).gather(1, c[:, None])[:, 0]
@@ -44,7 +45,7 @@ def denoise(model, y, sigma, c=None):
 def denoise_unchecked(model, y, sigma, c=None):
     if c is None:
         return model.denoise(y, sigma).to(y.dtype)
-    return y + (sigma / 255).view(-1, 1, 1, 1) ** 2 * torch.func.grad(lambda y: _log_density(model, y, c).sum())(y)
+    return y + (sigma / 255).view(-1, 1, 1, 1) ** 2 * torch.func.grad(lambda y: log_density_unchecked(model, y, c).sum())(y)
 
 
 def score(model, y, sigma, c=None):
