@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 COLOURS = {"standard": "#7f7f7f", "quasi-robust": "#56b4e9", "robust": "#0072b2", "generative": "#e69f00", "attack": "#d55e00",
            "ResNet": "#7f7f7f", "ResNet, no noise": "#b0b000", "GradResNet, classification": "#56b4e9", "GradResNet, denoising": "#009e73",
@@ -108,6 +109,11 @@ def curves(panels, title):
             ax.grid(axis="x", lw=.5)
         if panel.get("log"):
             ax.set(xscale="log", yscale="log")
+            for axis in (ax.xaxis, ax.yaxis):
+                low, high = axis.get_view_interval()
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.set_minor_formatter(NullFormatter())
         ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(.5, -.5 if "categories" in panel else -.18), ncols=columns[name])   # below: on no line
     figure.suptitle(title, x=0, ha="left", fontsize="medium")
     return figure
