@@ -43,6 +43,7 @@ def denoise(model, y, sigma, c=None):
 
 
 def denoise_unchecked(model, y, sigma, c=None):
+    """`denoise` of noise levels (B,) in the images' type, without its checks: for loops."""
     if c is None:
         return model.denoise(y, sigma).to(y.dtype)
     return y + (sigma / 255).view(-1, 1, 1, 1) ** 2 * torch.func.grad(lambda y: log_density_unchecked(model, y, c).sum())(y)

@@ -1,4 +1,4 @@
-"""Spectra of the Gram operator J'J of a classifier, J = d logits / d x (K x P) at an image.
+"""Spectra of the Gram operator J'J of a classifier, J = d logits / d x (K x P) at an image; Krylov spaces of any symmetric operator.
 
 J'J has at most K eigenvalues that are not zero. They are those of the K x K matrix JJ', so K backward
 passes give them exactly; subspace iteration and Lanczos need products J'Jv only and serve nets with many
