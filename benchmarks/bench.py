@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import foolbox
 import torch
 import torchattacks
 from robustgen import attacks, config, data, energy, generate, job, models, objectives, rng, spectral, train, zoo
@@ -47,8 +46,7 @@ def torchattacks_pgd(model, x, y):
 
 
 def foolbox_pgd(model, x, y):
-    attack = foolbox.attacks.L2ProjectedGradientDescentAttack(abs_stepsize=0.2, steps=20, random_start=False)
-    return attack.run(foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), x, foolbox.criteria.Misclassification(y), epsilon=1.5)
+    return attacks.foolbox_pgd(model, x, y, norm="l2", eps=1.5, step_size=0.2, steps=20)
 
 
 def plain_robust_accuracy(model, x, y, *, eps, step_size, steps):

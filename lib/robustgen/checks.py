@@ -3,8 +3,8 @@
 import torch
 
 
-def images(x):
-    """Refuse what is not a float batch (B, C, H, W) of pixels in [0, 1]."""
+def images(x, reach=0.0):
+    """Refuse what is not a float batch (B, C, H, W) of pixels in [0, 1], or of noisy ones within `reach` of it."""
     if not isinstance(x, torch.Tensor) or x.ndim != 4 or len(x) == 0:
         shape = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
         raise ValueError(f"images must be a tensor of shape (B, C, H, W), got {shape}. Add the missing dimensions.")
@@ -13,7 +13,10 @@ def images(x):
     low, high = x.detach().aminmax()
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise ValueError("images hold NaN or infinite pixels. Find where they arise before the call.")
-    if low < 0 or high > 1:
+    if reach and (low < -reach or high > 1 + reach):
+        raise ValueError(f"noisy images must be in [0, 1] plus noise of sigma / 255; these reach from {low:.4g} to {high:.4g}. "
+                         "Divide images of 0-255 by 255; sigma stays in 0-255 units.")
+    if not reach and (low < 0 or high > 1):
         remedy = "Divide by 255 first." if high > 2 else "Undo the normalisation: it belongs inside the model (models.Normalized)."
         raise ValueError(f"images must lie in [0, 1]; these reach from {low:.4g} to {high:.4g}. {remedy}")
 

@@ -12,11 +12,13 @@ from .config import Count, Positive, arguments
 from .denoising import psnr
 from .energy import log_odds
 
+REACH, MARGIN = 8, 0.1   # noisy pixels leave [0, 1] by so many standard deviations at most, and by so much where denoised before
+
 
 def log_density(model, y, c=None):
     """log p(y) up to a constant (eq. 11), or log p(y, c) with classes c (B,) (eq. 12), which is log p(y | c) up to another: (B,)."""
     _joint(model)
-    _noisy(y, 8.0)   # any noise up to sigma 255
+    checks.images(y, reach=REACH + MARGIN)   # any noise up to sigma 255
     _classes(model, y, c)
     return log_density_unchecked(model, y, c)
 
@@ -59,7 +61,7 @@ def score(model, y, sigma, c=None):
 
 def class_score(model, y, c):
     """The adversarial gradient grad log p(c | y) of any classifier (eq. 9, left), classes c (B,): (B, C, H, W)."""
-    _noisy(y, 8.0)
+    checks.images(y, reach=REACH + MARGIN)
     _classes(model, y, c)
     return torch.func.grad(lambda y: log_softmax(model(y), 1).gather(1, c[:, None]).sum())(y)
 
@@ -91,7 +93,7 @@ def denoising_psnr(model, x, *, sigma: Positive, c=None, generator=None, batch: 
 
 def log_odds_score(model, y, c):
     """Gradient of the log-odds log p(c | y) / (1 - p(c | y)) of any classifier, (B, C, H, W): it does not vanish where the net is sure."""
-    _noisy(y, 8.0)
+    checks.images(y, reach=REACH + MARGIN)
     _classes(model, y, c)
     return torch.func.grad(lambda y: -log_odds(model(y), c).sum())(y)
 
@@ -148,33 +150,19 @@ def eigenvectors(model, y, sigma, *, largest: Count = 3, smallest: Count = 2, st
 def levels(model, y, sigma):
     """Refuse a model, noisy images and noise levels that do not fit together; return sigma as a tensor (B,)."""
     denoiser(model)
-    _noisy(y)
-    sigma = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
-    if sigma.ndim and sigma.shape != (len(y),):
-        raise ValueError(f"sigma must be a number or one for each of {len(y)} images, got shape {tuple(sigma.shape)}.")
+    sigma = torch.as_tensor(sigma)
     if not (sigma > 0).all() or not torch.isfinite(sigma).all():
         raise ValueError(f"sigma must be positive, in 0-255 units such as 25; got {sigma.min():.4g}.")
-    _noisy(y, 8 * float(sigma.max()) / 255)   # eight standard deviations
-    return sigma.expand(len(y))
+    checks.images(y, reach=REACH * float(sigma.max()) / 255 + MARGIN)
+    if sigma.ndim and sigma.shape != (len(y),):
+        raise ValueError(f"sigma must be a number or one for each of {len(y)} images, got shape {tuple(sigma.shape)}.")
+    return sigma.to(y).expand(len(y))
 
 
 def denoiser(model):
     """Refuse a model without a denoising head."""
     if not hasattr(model, "denoise"):
         raise ValueError(f"the model, a {type(model).__name__}, has no denoising head; choose one of gradresnet, dncnn, drunet")
-
-
-def _noisy(y, reach=float("inf")):
-    """Refuse what is not a float batch (B, C, H, W) within `reach` of [0, 1], but for a tenth."""
-    if not isinstance(y, torch.Tensor) or y.ndim != 4 or len(y) == 0 or not y.is_floating_point():
-        got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
-        raise ValueError(f"noisy images must be floats of shape (B, C, H, W), got {got}. Use .float() / 255 on bytes.")
-    low, high = y.detach().aminmax()
-    if not (torch.isfinite(low) and torch.isfinite(high)):
-        raise ValueError("noisy images hold NaN or infinite pixels. Find where they arise before the call.")
-    if low < -reach - 0.1 or high > 1.1 + reach:
-        raise ValueError(f"noisy images must be in [0, 1] plus noise of sigma / 255; these reach from {low:.4g} to {high:.4g}. "
-                         "Divide images of 0-255 by 255; sigma stays in 0-255 units.")
 
 
 def _classes(model, y, c):
