@@ -23,7 +23,8 @@ CLASSES = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     "imagenette": tuple(imagenette.CLASSES.values()),
 }
-SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "imagenette": (3, imagenette.SIDE, imagenette.SIDE)}
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "imagenette": (3, imagenette.SIDE, imagenette.SIDE),
+          "imagenet": (3, imagenet.SIDE, imagenet.SIDE)}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def load(name, split, n=None, seed=0):
         if not 0 < n <= len(x):
             raise ValueError(f"{name} has {len(x)} {split} images; {n} cannot be drawn. Choose 1 to {len(x)}.")
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
-    x = torch.from_numpy(x[chosen.numpy()]).view(-1, *SHAPES.get(files, x.shape[1:]))   # only what is drawn is copied, or decoded
+    x = torch.from_numpy(x[chosen.numpy()]).view(-1, *SHAPES[files])   # only what is drawn is copied, or decoded
     y = torch.from_numpy(y[chosen.numpy()].astype(np.int64))
     if name != files:
         x = distractor.compose(x, chosen)
