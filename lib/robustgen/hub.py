@@ -92,14 +92,23 @@ def load(name, device="cpu"):
     for an unknown name or a file that does not hold these weights.
     """
     model = MODELS[known("hub model", name, MODELS)]
+    net = filled(name, model, lambda checkpoint: _tensors(checkpoint, model.prefix))
+    return models.Normalized(net, model.mean, model.std).eval().to(device)
+
+
+def filled(name, model, tensors):
+    """A Model's net with the weights of its file, in eval mode and single precision, without gradients of its weights.
+
+    tensors   takes what the file holds to a state dict. Errors are those of `load`.
+    """
     file = _find(model)
     with torch.device("meta"):   # neither time nor random numbers for weights that are replaced
         net = model.build()
     try:
-        net.load_state_dict(_tensors(unpickle.read(file), model.prefix), assign=True)
+        net.load_state_dict(tensors(unpickle.read(file)), assign=True)
     except Exception as error:   # a file can be wrong in every way
         raise ValueError(f"{file} does not hold the weights of {name} ({_short(error)}); put that of {model.url} in its place") from None
-    return models.Normalized(net.float(), model.mean, model.std).eval().requires_grad_(False).to(device)
+    return net.float().eval().requires_grad_(False)
 
 
 def classes(name):
