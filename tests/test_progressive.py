@@ -47,11 +47,36 @@ def test_a_packed_imagenet_is_mapped_whole_and_drawn_into_memory(folder, tmp_pat
     assert abs(part.x[0].float() - torch.tensor(middle)).max() < 4
 
 
+def test_imagenet_is_also_packed_at_64_pixels_beside_the_larger_one(folder, tmp_path, monkeypatch):
+    """Pixels are averaged, not interpolated: every second column of an image of 128 pixels is white, so that all is grey."""
+    stripes = np.zeros((128, 160, 3), np.uint8)
+    stripes[:, ::2] = 200
+    Image.fromarray(stripes).save(folder / "val/n02/1.png")
+    monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path))
+    monkeypatch.setattr(paths, "cache", lambda: tmp_path)
+    monkeypatch.setattr("sys.argv", ["imagenet", str(folder), "--side", "64"])
+    imagenet.main()
+    x, y, names = imagenet.read("test", 64)
+    assert isinstance(x, np.memmap) and x.shape == (3, 3, 64, 64) and y.tolist() == [0, 1, 1] and names == ("n01", "n02")
+    columns = 150 + (np.arange(64) + 0.5) * 300 / 64 - 0.5   # of the ramp, at the middle of each pixel of its centre
+    assert abs(x[0] - columns * 255 / 599).max() < 3 and (x[2] == 100).all()
+    assert imagenet.read("train", 64)[0].shape == (10, 3, 64, 64)
+    with pytest.raises(FileNotFoundError, match="FOLDER$"):
+        imagenet.read("test")   # the other side is not taken for it
+    imagenet.pack(folder, tmp_path, "test")
+    assert imagenet.read("test")[0].shape == (3, 3, 256, 256) and imagenet.read("test", 64)[0].shape == (3, 3, 64, 64)
+    monkeypatch.setattr("sys.argv", ["imagenet", str(folder), "--side", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        imagenet.main()
+
+
 def test_an_imagenet_that_is_not_there_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path))
     monkeypatch.setattr(paths, "cache", lambda: tmp_path)
-    with pytest.raises(FileNotFoundError, match="imagenet is not packed; .* run: python -m robustgen.imagenet FOLDER"):
+    with pytest.raises(FileNotFoundError, match="imagenet is not packed; .* run: python -m robustgen.imagenet FOLDER$"):
         data.load("imagenet", "train")
+    with pytest.raises(FileNotFoundError, match="imagenet is not packed; .* run: python -m robustgen.imagenet FOLDER --side 64$"):
+        imagenet.read("train", 64)
     with pytest.raises(FileNotFoundError, match="has no images in class folders"):
         imagenet.pack(tmp_path, tmp_path, "train")
     (tmp_path / "train/n01").mkdir(parents=True)
