@@ -2,6 +2,7 @@ import dataclasses
 import re
 
 import pytest
+import torch
 import yaml
 from robustgen import config, models, objectives, paths
 
@@ -27,9 +28,11 @@ def test_every_profile_is_valid_and_has_the_same_keys(profile):
     for name in config.NOTEBOOKS:
         assert dataclasses.is_dataclass(config.load(profile, name))
     for name in config.runs(profile):
-        for run in config.run(profile, name).members().values():
-            objectives.build(models.build(**run.model, generator=run.seed), **run.objective)
-            assert run.images is None or run.images >= run.batch
+        members = config.run(profile, name).members().values()
+        assert all(run.images is None or run.images >= run.batch for run in members)
+        with torch.device("meta"):   # neither time nor memory for weights
+            for run in {repr((run.model, run.objective)): run for run in members}.values():   # seeds make no difference
+                objectives.build(models.build(**run.model), **run.objective)
 
 
 def test_a_family_may_be_empty_and_loading_from_it_is_one_sentence():
@@ -74,6 +77,24 @@ def test_members_differ_in_the_named_setting():
     assert list(members) == ["eps=0.25", "eps=0.5", "eps=1.0"]
 
 
+def test_of_several_settings_every_combination_is_a_net(params):
+    over = {"ablation": {"narrow": {"model.width": 4}, "whole": {}}, "objective.eps": [0.5, 1.0], "seed": [0, 7]}
+    params("train.yaml", lambda s: s["mnist-robust"].update(over=over))
+    run = config.run("test", "mnist-robust")
+    members = run.members()
+    assert list(members) == [f"ablation={label},eps={eps},seed={seed}" for label in ("narrow", "whole") for eps in (0.5, 1.0) for seed in (0, 7)]
+    for name, net in members.items():
+        label, eps, seed = (part.partition("=")[2] for part in name.split(","))
+        assert (net.objective["eps"], net.seed) == (float(eps), int(seed))
+        assert net.model == run.model | ({"width": 4} if label == "narrow" else {})
+        assert dataclasses.replace(net, objective=run.objective, model=run.model, seed=run.seed) == run   # nothing else differs
+
+
+def test_a_grid_with_a_setting_of_no_values_is_empty(params):
+    params("train.yaml", lambda s: s["mnist-robust"].update(over={"objective.eps": [0.5, 1.0], "seed": []}))
+    assert config.run("test", "mnist-robust").members() == {}
+
+
 @pytest.mark.parametrize("call, message", [
     (lambda: config.load("labtop", "spectral_mnist"), "profile 'labtop' does not exist; did you mean 'laptop'? (there are: gpu, laptop, paper, test)"),
     (lambda: config.load("test", "spectral_mnits"), "notebook 'spectral_mnits' does not exist; did you mean 'spectral_mnist'?"),
@@ -104,7 +125,9 @@ def test_a_missing_key_is_told(params):
 
 @pytest.mark.parametrize("edit, message", [
     (lambda s: s["mnist-robust"].update(over={"sead": [0]}), "over: setting 'sead' does not exist; did you mean 'seed'"),
-    (lambda s: s["mnist-robust"].update(over={"seed": [0], "lr": [1.0]}), "must name exactly one setting"),
+    (lambda s: s["mnist-robust"].update(over={"seed": [0], "lr": [1.0]}), "over: setting 'lr' does not exist"),
+    (lambda s: s["mnist-robust"].update(over={"seed": [0, 1], "objective.eps": [0.5, 0.5]}), "over: 'objective.eps' has a value twice"),
+    (lambda s: s["mnist-robust"].update(over={}), "train.yaml, mnist-robust: 'over' must name a setting, such as seed: .0, 1, 2."),
     (lambda s: s["mnist-robust"].update(bound=-1.5), "train.yaml, mnist-robust: 'bound' is -1.5"),
 ])
 def test_a_wrong_run_is_told(params, edit, message):

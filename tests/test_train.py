@@ -317,6 +317,43 @@ def test_the_zoo_gives_members_and_snapshots(whole, zoo_of):
     assert left == json.loads((whole / "seed=1.json").read_text()) and left["settings"]["seed"] == 1 and len(left["history"]) == 5
 
 
+@pytest.fixture
+def grid(zoo_of, project):
+    """A family of lr and seed, not trained: its nets' first biases are their places in it."""
+    (project / "params/grid").mkdir(exist_ok=True)
+    (project / "params/grid/train.yaml").write_text(yaml.safe_dump({RUN: TINY | {"over": {"optimizer.lr": [0.1, 1.0], "seed": [0, 1, 2]}}}))
+    for place, name in enumerate(f"lr={lr},seed={seed}" for lr in (0.1, 1.0) for seed in range(3)):
+        state = models.build(**TINY["model"], generator=0).state_dict()
+        state["0.bias"] = torch.full_like(state["0.bias"], place)
+        file = project / f"results/grid/checkpoints/{RUN}/{name}.safetensors"
+        zoo.save_weights(state, file, TINY["model"])
+        file.with_suffix(".json").write_text(json.dumps({"history": [{"epoch": 1, "test_accuracy": place / 10}]}))
+
+
+@pytest.mark.parametrize("member, place", [
+    ({}, 0), ({"seed": 0}, 0), ({"seed": 2}, 2), ({"lr": 1.0}, 3), ({"lr": 0.1, "seed": 1}, 1), ({"seed": 2, "lr": 1.0}, 5)])
+def test_of_a_grid_of_settings_the_zoo_gives_the_first_net_that_fits(grid, member, place):
+    assert (zoo.load(RUN, "grid", **member)[0].bias == place).all()
+    assert zoo.record(RUN, "grid", **member)["history"][0]["test_accuracy"] == place / 10
+
+
+@pytest.mark.parametrize("member, message", [
+    ({"seed": 3}, f"^{RUN}: member 'seed=3' does not exist; did you mean 'seed=[0-2]'. .there are: lr=0.1, seed=0, seed=1, seed=2, lr=1.0.$"),
+    ({"lr": 0.1, "seed": 3}, "member 'seed=3' does not exist"),
+    ({"lr": 0.2, "seed": 0}, "member 'lr=0.2' does not exist"),
+    ({"sead": 0}, "member 'sead=0' does not exist; did you mean 'seed=0'"),
+])
+def test_a_net_that_is_not_in_the_grid_is_told(grid, member, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.load(RUN, "grid", **member)
+
+
+def test_the_zoo_tells_what_a_grids_nets_differ_in(grid):
+    assert zoo.over(RUN, "grid") == {"lr": [0.1, 1.0], "seed": [0, 1, 2]} and zoo.values(RUN, "grid") == [0.1, 1.0]
+    assert zoo.over(RUN, "whole") == {"seed": [0, 1]} and zoo.over(RUN, "alone") == {"objective": sorted(FOUR["objective"])}
+    assert zoo.table("grid").net.tolist() == [f"lr={lr},seed={seed}" for lr in (0.1, 1.0) for seed in range(3)]
+
+
 def test_the_zoos_table_tells_what_there_is(whole, zoo_of, capsys):
     zoo.list("whole")
     printed = capsys.readouterr().out
@@ -335,7 +372,7 @@ def test_the_zoo_names_the_remedy(whole, zoo_of, project):
         zoo.load(RUN, "broken")
     with pytest.raises(ValueError, match="member 'seed=7' does not exist; did you mean"):
         zoo.load(RUN, "whole", seed=7)
-    with pytest.raises(ValueError, match="differs in one setting, and 2 are named: seed, eps. Its nets: seed=0, seed=1"):
+    with pytest.raises(ValueError, match="member 'eps=1' does not exist"):
         zoo.load(RUN, "whole", seed=0, eps=1)
     with pytest.raises(FileNotFoundError, match="epoch=0.safetensors is missing"):
         zoo.load(RUN, "whole", epoch=0)

@@ -9,6 +9,7 @@ import ast
 import difflib
 import functools
 import inspect
+import itertools
 import re
 from dataclasses import replace
 from typing import Literal
@@ -22,9 +23,9 @@ from .settings import NOTEBOOKS, Count, Family, Fraction, Index, NonNegative, No
 
 @settings
 class Run:
-    """One training run: a family of nets that differ in a single setting, named by `over`."""
+    """One training run: a family of nets that differ in the settings named by `over`."""
 
-    data: Literal["mnist", "mnist-distractor", "cifar10", "imagenette", "imagenet"]
+    data: Literal["mnist", "mnist-distractor", "cifar10", "shapes", "imagenette", "imagenet", "imagenet64"]
     images: Count | None            # training images, drawn once with `seed`; None takes all
     flip: bool                      # mirror half of the images
     crop: Index                     # pixels of black border that random crops are taken from; 0 for no crops
@@ -49,12 +50,16 @@ class Run:
 
         `over` is {setting: [values]}, such as seed: [0, 1] or objective.eps: [0.5, 1.0], or {label: {name: changes}},
         such as ablation: {relu: {model.activation: relu}, no-bias: {model.bias: false}}. No values, no nets: seed: [].
+        Of several settings every combination is a net: {"eps=0.5,seed=0": ..., "eps=0.5,seed=1": ..., ...}.
         """
-        (key, values), = self.over.items()
-        named = values if isinstance(values, dict) else {value: {key: value} for value in values}
-        if len(named) < len(values):
-            raise ValueError(f"{key!r} has a value twice: {values}")
-        return {f"{key.rpartition('.')[2]}={name}": self._changed(changes) for name, changes in named.items()}
+        axes = []
+        for key, values in self.over.items():
+            named = values if isinstance(values, dict) else {value: {key: value} for value in values}
+            if len(named) < len(values):
+                raise ValueError(f"{key!r} has a value twice: {values}")
+            axes.append([(f"{key.rpartition('.')[2]}={name}", changes) for name, changes in named.items()])
+        return {",".join(name for name, _ in net): self._changed({k: v for _, changes in net for k, v in changes.items()})
+                for net in itertools.product(*axes)}
 
     def _changed(self, changes):
         fields = {}
@@ -83,8 +88,8 @@ def run(profile, name):
     sections = _named(source)
     where = f"{_shown(source)}, {name}"
     settings = checked(Run, sections[known("run", name, sections)], where)
-    if len(settings.over) != 1:
-        raise ValueError(f"{where}: 'over' must name exactly one setting, such as seed: [0, 1, 2]")
+    if not settings.over:
+        raise ValueError(f"{where}: 'over' must name a setting, such as seed: [0, 1, 2]")
     try:
         settings.members()
     except ValidationError as error:

@@ -14,8 +14,8 @@ def load(run, profile, *, epoch=None, device="cpu", folded=False, **member):
     """A trained net in eval mode.
 
     run, profile   a section of params/<profile>/train.yaml.
-    member         which net of the family, by the setting they differ in, such as seed=1 or eps=0.5;
-                   without it, the first.
+    member         which net of the family, by the settings they differ in, such as seed=1 or eps=0.5;
+                   of several that fit, the first.
     epoch          the snapshot after that epoch, for runs that keep snapshots; None is the final net.
     folded         batch norms as part of the convolutions (`folding`): the same function, faster, other parameters.
 
@@ -38,16 +38,13 @@ def record(run, profile, **member):
 
 
 def _member(run, profile, member):
-    """Name and settings of a family's net that `member` tells by what it differs in; the first without it."""
+    """Name and settings of the first net of a family that `member` tells by what it differs in."""
     members = config.run(profile, run).members()
     if not members:
         raise ValueError(f"{run} has no nets in profile {profile!r}; choose another profile, or give it members in params/{profile}/train.yaml")
-    name = next(iter(members))
-    if len(member) > 1:
-        raise ValueError(f"{run} differs in one setting, and {len(member)} are named: {', '.join(member)}. Its nets: {', '.join(members)}")
-    if member:
-        (key, value), = member.items()
-        name = config.known("member", f"{key}={value}", members, f"{run}: ")
+    parts = {name: name.split(",") for name in members}
+    wanted = {config.known("member", f"{key}={value}", dict.fromkeys(sum(parts.values(), [])), f"{run}: ") for key, value in member.items()}
+    name = next(name for name in members if wanted <= set(parts[name]))   # a family has every combination
     return name, members[name]
 
 
@@ -66,9 +63,14 @@ def best_device():
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
+def over(run, profile):
+    """What a family's members differ in: {setting: values}, such as {"eps": [0.5, 1.0], "seed": [0, 1]}, or the names of its variants."""
+    return {key.rpartition(".")[2]: [*values] for key, values in config.run(profile, run).over.items()}
+
+
 def values(run, profile):
-    """What a family's members differ in, such as the seeds or radii it was trained with, or the names of its variants."""
-    return [*next(iter(config.run(profile, run).over.values()))]
+    """The values of the first setting that a family's members differ in, such as the seeds or radii it was trained with."""
+    return next(iter(over(run, profile).values()))
 
 
 def table(profile=None):
