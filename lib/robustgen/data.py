@@ -22,9 +22,11 @@ CLASSES = {
     "mnist": tuple("0123456789"),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     "imagenette": tuple(imagenette.CLASSES.values()),
+    "shapes": ("disc", "ring", "bar", "square", "triangle", "cross", "star", "crescent", "dumbbell", "tee"),
 }
-SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "imagenette": (3, imagenette.SIDE, imagenette.SIDE),
-          "imagenet": (3, imagenet.SIDE, imagenet.SIDE)}
+MAPPED = {"imagenet": imagenet.SIDE, "imagenet64": 64}   # the squares' side in pixels
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "shapes": (3, 32, 32), "imagenette": (3, imagenette.SIDE, imagenette.SIDE),
+          **{name: (3, side, side) for name, side in MAPPED.items()}}
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ def load(name, split, n=None, seed=0):
     """Load a dataset from `data/`, or one of photographs from where it lies.
 
     name   "mnist" (60000 + 10000 images, 1x28x28), "cifar10" (50000 + 10000, 3x32x32), "imagenette" (9469 + 3925,
-           3x150x150: `imagenette`), "imagenet" (1281167 + 50000, 3x256x256: `imagenet`), or "mnist-distractor" (as
-           mnist, 1x56x28, with a letter above or below the digit: `distractor`).
+           3x150x150: `imagenette`), "imagenet" (1281167 + 50000, 3x256x256: `imagenet`), "imagenet64" (the same,
+           3x64x64), "mnist-distractor" (as mnist, 1x56x28, with a letter above or below the digit: `distractor`), or
+           "shapes" (10000 + 2000, 3x32x32, rendered: `shapes`).
     split  "train" or "test".
     n      take this many images, drawn without replacement with `seed`; None takes all, in file order. All of ImageNet
            stays on disk (`Mapped`).
@@ -87,11 +90,11 @@ def load(name, split, n=None, seed=0):
 
     from . import distractor
 
-    known("dataset", name, (*READERS, "imagenet", "mnist-distractor"))
+    known("dataset", name, (*READERS, *MAPPED, "mnist-distractor"))
     known("split", split, ("train", "test"))
     files = name.removesuffix("-distractor")
-    x, y, classes = imagenet.read(split) if name == "imagenet" else (*READERS[files](split), CLASSES[files])
-    if name == "imagenet" and n is None:
+    x, y, classes = imagenet.read(split, MAPPED[name]) if name in MAPPED else (*READERS[files](split), CLASSES[files])
+    if name in MAPPED and n is None:
         return Mapped(x, torch.from_numpy(y), classes)
     chosen = torch.arange(len(x))
     if n is not None:
@@ -126,7 +129,13 @@ def _read_cifar10(split):
     return rows[:, 1:], rows[:, 0]
 
 
-READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10, "imagenette": imagenette.read}
+def _read_shapes(split):
+    from . import shapes
+
+    return shapes.read(split)
+
+
+READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10, "imagenette": imagenette.read, "shapes": _read_shapes}
 
 
 def fitted(images, shape):
