@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import torch
 import torchattacks
-from robustgen import attacks, config, data, energy, generate, job, models, objectives, rng, spectral, train, zoo
+from robustgen import attacks, config, data, energy, generate, job, manifold, models, objectives, rng, spectral, train, zoo
 from robustgen.vision import torchvision
 from torch.nn.functional import cross_entropy
 
@@ -232,24 +232,86 @@ def layout_pairs():
     pair("the same in float32 against bf16-mixed", lambda: step(last, moved), lambda: step(last, moved, torch.bfloat16), 9)
 
     nets = [models.build("mnist_cnn", width=32, hidden=100, generator=seed, channels_last=False) for seed in range(5)]
-    each = [copy.deepcopy(net).to(memory_format=torch.channels_last) for net in nets]
-    skeleton, (weights, _) = copy.deepcopy(nets[0]).to("meta"), torch.func.stack_module_state(nets)
     digits = data.load("mnist", "train", 64)
+    pair("5 MNIST nets one after another against stacked with torch.func", *stacked(nets, [(digits.unit, digits.y)]), 15)
 
-    def loss(weights):
-        return cross_entropy(torch.func.functional_call(skeleton, weights, (digits.unit,)), digits.y)
+
+def stacked(nets, batches, lr=0.0):
+    """Gradient steps of several nets through batches (x, y), one net after another and all at once: two functions that return the weights.
+
+    Batch norms lose their running statistics, which training does not need.
+    """
+    for norm in [module for net in nets for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]:
+        norm.track_running_stats, norm.running_mean, norm.running_var, norm.num_batches_tracked = False, None, None, None
+    each = [copy.deepcopy(net).to(memory_format=torch.channels_last) for net in nets]
+    skeleton, (starts, _) = copy.deepcopy(nets[0]).to("meta"), torch.func.stack_module_state(nets)
+
+    def loss(weights, x, y):
+        return cross_entropy(torch.func.functional_call(skeleton, weights, (x,)), y)
+
+    @torch.no_grad()
+    def descend(p, slope):
+        p -= lr * slope
 
     def one_by_one():
-        for net in each:
-            cross_entropy(net(digits.unit), digits.y).backward()
-            net.zero_grad()
+        for net, start in zip(each, nets):
+            net.load_state_dict(start.state_dict())
+            for x, y in batches:
+                cross_entropy(net(x), y).backward()
+                for p in net.parameters():
+                    descend(p, p.grad)
+                net.zero_grad()
+        return {name: torch.stack(copies) for name, *copies in zip(starts, *(net.parameters() for net in each))}
 
-    pair("5 MNIST nets one after another against stacked with torch.func", one_by_one, lambda: torch.func.vmap(torch.func.grad(loss))(weights), 15)
+    def at_once():
+        weights = {name: start.detach().clone() for name, start in starts.items()}
+        for x, y in batches:
+            slopes = torch.func.vmap(torch.func.grad(loss), (0, None, None))(weights, x, y)
+            for name, p in weights.items():
+                descend(p, slopes[name])
+        return weights
+
+    return one_by_one, at_once
+
+
+# Manifolds
+
+def manifold_pairs():
+    """Tangent bases by forward mode against reverse mode, and an epoch of five nets of a family one by one against all at once."""
+    autoencoder = models.build("autoencoder", latent=128, width=32, generator=0).eval().requires_grad_(False)
+    z = rng.normal(rng.seeds(0, 4), (128,))
+
+    def reverse():
+        jacobian = torch.func.jacrev(lambda z: autoencoder.decode(z[None]).flatten(), chunk_size=256)   # 3072 backward passes, 256 at once
+        return torch.stack([torch.linalg.qr(jacobian(one))[0] for one in z])
+
+    def largest(a, b):
+        """Largest difference of the projectors' entries."""
+        return max((p.T @ p - q @ q.T).abs().max().item() for p, q in zip(a.flatten(2), b))
+
+    found = pair("tangent bases of 4 images, 128 latents, forward mode, reverse mode", lambda: manifold.tangent_basis(autoencoder.decode, z), reverse, 5)
+    print(f"    largest difference of a projector's entry: {largest(*found):.1e}")
+
+    def passes():
+        """As the paper's code has it: a backward pass for each of 3072 pixels."""
+        jacobian = torch.autograd.functional.jacobian(autoencoder.decode, z[:1])
+        return torch.linalg.qr(jacobian.view(-1, 128))[0]
+
+    found = pair("the same of one image, forward mode, one reverse pass a pixel", lambda: manifold.tangent_basis(autoencoder.decode, z[:1]), passes, 3)
+    print(f"    largest difference of a projector's entry: {largest(found[0], found[1][None]):.1e}")
+
+    images = data.load("shapes", "train", 640)
+    nets = [models.build("resnet10", width=8, generator=seed, channels_last=False) for seed in range(5)]
+    batches = list(zip(images.unit.split(32), images.y.split(32)))
+    pair("an epoch of 5 resnet10 of width 8, 640 shapes, stacked by torch.func", *stacked(nets, batches, lr=0.05), 5)
+    double = stacked([net.double() for net in nets], [(x.double(), y) for x, y in batches[:3]], lr=0.05)   # in float32 rounding grows from step to step
+    apart = max((a - b).abs().max() for a, b in zip(*(side().values() for side in double)))
+    print(f"    largest difference of a weight after 3 steps, in float64: {apart:.1e}")
 
 
 def main():
     parser = argparse.ArgumentParser(prog="make bench", description="Measure the speed claims, each beside its alternative.")
-    parser.add_argument("part", nargs="?", choices=("attacks", "generation", "training"), help="only this part")
+    parser.add_argument("part", nargs="?", choices=("attacks", "generation", "training", "manifold"), help="only this part")
     part = parser.parse_args().part
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"{torch.get_num_threads()} CPU threads, {torch.cuda.get_device_name() if device == 'cuda' else 'no GPU'}, torch {torch.__version__}")
@@ -270,6 +332,8 @@ def main():
         data_path_pair()
         layout_pairs()
         adversarial_pair()
+    if part in (None, "manifold"):
+        manifold_pairs()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,18 @@ def loss_gradient(model, x, y):
     return gradient / norm(gradient).clamp_min(1e-30)
 
 
+def logit_gradient(model, x, c=None):
+    """Gradient of the sum of all logits, or of each image's logit c (B,), as it is: (B, C, H, W) (off-manifold paper, B.4 and B.5).
+
+    The former belongs beside the score of all images, the latter beside that of class c. Both are taken before the softmax.
+    """
+    checks.classifier(model, x, c)
+    x = x.detach().requires_grad_()
+    logits = model(x)
+    gradient, = torch.autograd.grad((logits if c is None else logits.gather(1, c[:, None])).sum(), x)
+    return gradient
+
+
 def coherence(gradient):
     """Correlation of neighbouring pixels, (B,) in [-1, 1], across and down on average: 0 for white noise, near 1 for smooth structure."""
     across = (gradient[..., 1:] * gradient[..., :-1]).flatten(1).sum(1)

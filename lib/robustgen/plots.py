@@ -7,10 +7,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 COLOURS = {"standard": "#7f7f7f", "quasi-robust": "#56b4e9", "robust": "#0072b2", "generative": "#e69f00", "attack": "#d55e00",
            "ResNet": "#7f7f7f", "ResNet, no noise": "#b0b000", "GradResNet, classification": "#56b4e9", "GradResNet, denoising": "#009e73",
-           "GradResNet, joint": "#0072b2", "JEM": "#e69f00", "DnCNN": "#cc79a7", "DRUNet": "#d55e00"}
+           "GradResNet, joint": "#0072b2", "JEM": "#e69f00", "DnCNN": "#cc79a7", "DRUNet": "#d55e00",
+           "on manifold": "#009e73", "off manifold": "#d55e00", "accuracy": "#0072b2", "alignment": "#e69f00",
+           "gradient norm": "#0072b2", "randomised smoothing": "#e69f00", "smoothness penalty": "#009e73", "ℓ2 adversarial": "#cc79a7"}
 MARKERS = {"standard": "s", "quasi-robust": "D", "robust": "o", "generative": "^", "attack": "X",   # told apart in greyscale, too
            "ResNet": "s", "ResNet, no noise": "P", "GradResNet, classification": "D", "GradResNet, denoising": "v",
-           "GradResNet, joint": "o", "JEM": "^", "DnCNN": "X", "DRUNet": "p"}
+           "GradResNet, joint": "o", "JEM": "^", "DnCNN": "X", "DRUNet": "p",
+           "on manifold": "o", "off manifold": "s", "accuracy": "o", "alignment": "^",
+           "gradient norm": "o", "randomised smoothing": "^", "smoothness penalty": "s", "ℓ2 adversarial": "X"}
 
 
 def use():
@@ -74,10 +78,11 @@ def histograms(panels, title, xlabel):
 def curves(panels, title):
     """Lines in panels side by side.
 
-    panels  {panel's title: {"xlabel", "ylabel", "lines": {label: (x, y) or (x, y, spread)}}}, and optionally "texts":
+    panels  {panel's title: {"xlabel", "ylabel", "lines": {label: (x, y) or (x, y, spread or (low, high))}}}, and optionally "texts":
             {label: [a text above each point]}, "levels": {label: y}, "marks": {label: x}, "ticks": [texts at x = 0, 1, ...],
-            "categories": [the same where x has no order: points alone], "points": whether points are marked, "log": whether both
-            axes are logarithmic, "crosses": {label: (x, y)} of points without lines. A label that begins with a name of COLOURS has its colour and marker.
+            "categories": [the same where x has no order: points alone], "points": whether points are marked, "scatter": points alone,
+            "log": whether both axes are logarithmic, or "x" alone, "crosses": {label: (x, y)} of points without lines.
+            A label that begins with a name of COLOURS has its colour and marker.
     """
     labels = {name: [label for key in ("lines", "crosses", "levels", "marks") for label in panel.get(key, ())] for name, panel in panels.items()}
     columns = {name: 1 if len(panels) > 1 and max(map(len, texts)) > 24 else 2 for name, texts in labels.items()}
@@ -85,15 +90,18 @@ def curves(panels, title):
     figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 4.4 + .2 * max(0, tallest - 4)), squeeze=False)
     others = sns.color_palette("colorblind")[1:]
     for ax, (name, panel) in zip(axes[0], panels.items()):
+        seen = []   # names of COLOURS: a second line of one is dashed
         for i, (label, (x, y, *spread)) in enumerate(panel["lines"].items()):
             known = max((net for net in COLOURS if label.startswith(net)), key=len, default=None)
             x, y = _array(x), _array(y)
             colour = COLOURS.get(known) or others[i % len(others)]
             marker = MARKERS.get(known, "o^sDvPX"[i % 7]) if panel.get("points", True) else None
-            style = "none" if "categories" in panel else "-" if known else ("-", "--", "-.", ":")[i % 4]
+            style = "none" if "categories" in panel or panel.get("scatter") else ("-", "--", "-.", ":")[(seen.count(known) if known else i) % 4]
+            seen.append(known)
             ax.plot(x, y, marker=marker, color=colour, label=label, ls=style)
             for s in spread:
-                ax.fill_between(x, y - _array(s), y + _array(s), color=colour, alpha=.15, lw=0)
+                low, high = map(_array, s) if isinstance(s, tuple) else (y - _array(s), y + _array(s))
+                ax.fill_between(x, low, high, color=colour, alpha=.15, lw=0)
             for px, py, text in zip(x, y, panel.get("texts", {}).get(label, ())):
                 ax.annotate(text, (px, py), (0, 5), textcoords="offset points", ha="center", fontsize="x-small", color=colour)
         for (label, (x, y)), marker in zip(panel.get("crosses", {}).items(), "x+"):
@@ -108,8 +116,8 @@ def curves(panels, title):
             ax.set_xticks(range(len(panel["categories"])), panel["categories"], rotation=40, ha="right")
             ax.grid(axis="x", lw=.5)
         if panel.get("log"):
-            ax.set(xscale="log", yscale="log")
-            for axis in (ax.xaxis, ax.yaxis):
+            for axis in (ax.xaxis, ax.yaxis)[:1 if panel["log"] == "x" else 2]:
+                getattr(ax, f"set_{axis.axis_name}scale")("log")
                 low, high = axis.get_view_interval()
                 axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
                 axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -6,6 +6,7 @@ with copies of the figures and metrics beside it.
 """
 
 import json
+import math
 import shutil
 import statistics
 import sys
@@ -120,7 +121,10 @@ def _tables(content, paper):
 
 
 def spread(values, digits=3):
-    """Mean ± sample standard deviation, to so many significant digits of the mean."""
+    """Mean ± sample standard deviation, to so many significant digits of the mean; values that are not finite are no measurements."""
+    values = [value for value in values if math.isfinite(value)]
+    if not values:
+        return MISSING
     mean = statistics.fmean(values)
     if len(values) == 1:
         return f"{mean:.{digits}g}"

@@ -1,7 +1,8 @@
 """Densities, scores and denoisers of a joint model log p(y, c) of noisy images and classes (classification-denoising paper, section 2.2).
 
 sigma is in 0-255 units, a number or one an image, (B,). Images are in [0, 1] plus noise, scores in units of [0, 1].
-A joint model is a GradResNet; `denoise` and `score` without a class take any net with `denoise(y, sigma)`.
+A joint model is a GradResNet; `denoise` and `score` without a class take any net with `denoise(y, sigma)`, with one also a
+conditional net: `denoise(y, sigma, c)` and its number of `classes` (edm).
 """
 
 import torch
@@ -39,8 +40,11 @@ def denoise(model, y, sigma, c=None):
     """
     sigma = levels(model, y, sigma)
     if c is not None:
-        _joint(model)
-        _classes(model, y, c)
+        if _told(model):
+            checks.labels(c, len(y), model.classes)
+        else:
+            _joint(model)
+            _classes(model, y, c)
     return denoise_unchecked(model, y, sigma, c)
 
 
@@ -48,6 +52,8 @@ def denoise_unchecked(model, y, sigma, c=None):
     """`denoise` of noise levels (B,) in the images' type, without its checks: for loops."""
     if c is None:
         return model.denoise(y, sigma).to(y.dtype)
+    if _told(model):
+        return model.denoise(y, sigma, c).to(y.dtype)
     return y + (sigma / 255).view(-1, 1, 1, 1) ** 2 * torch.func.grad(lambda y: log_density_unchecked(model, y, c).sum())(y)
 
 
@@ -57,6 +63,18 @@ def score(model, y, sigma, c=None):
     A GradResNet's score does not depend on sigma.
     """
     return (denoise(model, y, sigma, c) - y) / (levels(model, y, sigma) / 255).view(-1, 1, 1, 1) ** 2
+
+
+@arguments
+def smoothed_score(model, x, sigma: Positive, c=None, *, draws: Count = 16, generator=None):
+    """The score at noise level sigma of images without noise, for a net that is not told sigma: mean of (D(x + sigma e) - x) / sigma^2 over draws of e.
+
+    x   (B, C, H, W) in [0, 1]. At x itself a blind net sees hardly any noise, and gives the score of that; a net that is told
+        sigma needs no draws: `score(model, x, sigma)`. Other arguments and errors are those of `denoise`.
+    """
+    seeds = rng.seeds(generator, len(x), x.device)
+    total = sum(denoise(model, noised(x, sigma=sigma, generator=rng.fold(seeds, draw)), sigma, c) - x for draw in range(draws))
+    return total / draws / (sigma / 255) ** 2
 
 
 def class_score(model, y, c):
@@ -172,6 +190,11 @@ def _classes(model, y, c):
             checks.labels(c, len(y), model(y[:1]).shape[1])
 
 
+def _told(model):
+    """Whether a denoiser can be told the class."""
+    return getattr(model, "classes", 0) > 0
+
+
 def _joint(model):
     if not (hasattr(model, "features") and hasattr(model, "density")):
-        raise ValueError(f"the model, a {type(model).__name__}, has no density log p(y, c); choose a gradresnet")
+        raise ValueError(f"the model, a {type(model).__name__}, has no density log p(y, c); choose a gradresnet, or to denoise a conditional edm")

@@ -178,4 +178,63 @@ class GradresnetCifar:
             raise ValueError("'grid_sigmas' should begin with 0, and 'lowest' not be above 'highest'")
 
 
-NOTEBOOKS = {"spectral_mnist": SpectralMnist, "pgdd_imagenet": PgddImagenet, "gradresnet_cifar": GradresnetCifar, "he_pgd": HePgd}
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ScoreModel:
+    """A net whose score input gradients are compared with."""
+
+    name: str                # in figures and tables
+    net: str                 # a run of the zoo, or a net of edm
+    member: dict             # which net of the run; {} for edm's
+    draws: Index             # noise draws of a net that is not told sigma (scores.smoothed_score); 0 for one that is
+
+
+@settings
+class OffManifoldLpips:
+    """Notebook 4. Radii are l2 norms in units of [0, 1]; `sigma` and `bayes_sigma` are in 0-255 units, other noise in units of [0, 1]."""
+
+    seed: Index              # of the images and all random draws
+    images: Annotated[int, Field(ge=2)]       # CIFAR-10 test images at which nets are probed (paper: 2000)
+    judged: Annotated[int, Field(ge=2)]       # of the accuracies
+    radii: Annotated[list[Positive], Field(min_length=2)]   # of perturbations (paper: 1.44, 2.64, 4.83, 8.86)
+    radius: Positive         # the one of Figure 3 and of the regimes (paper: 2.64)
+    draws: Count             # random directions an image
+    lowest: Positive         # PSNR in dB below which an image is outside the autoencoder's reach
+    sigma: Positive          # of the score (paper: 0.5 in [-1, 1], 63.75 of 255)
+    scores: Annotated[list[ScoreModel], Field(min_length=1)]   # the first whose net can be had is the one of Figure 3
+    conditional: Annotated[list[ScoreModel], Field(min_length=1)]   # the same for Figure 17: told the class
+    lpips: Literal["alex", "squeeze"]         # paper: alex
+    feature_net: str         # a run whose first net gives the deep features
+    feature_layers: Annotated[list[str], Field(min_length=1)]
+    theorem_images: Annotated[int, Field(ge=2)]
+    theorem_draws: Count
+    theorem_sigmas: Annotated[list[Positive], Field(min_length=2)]   # from the largest
+    shown: Count             # images of Figures 6, 7 and 8
+    shown_family: Literal["cifar10-gradnorm", "cifar10-noise", "cifar10-smoothness", "cifar10-l2"]   # of Figure 6
+    distractor_images: Annotated[int, Field(ge=2)]
+    distractor_sigmas: Annotated[list[Positive], Field(min_length=2)]
+    distractor_draws: Count
+    shapes_images: Annotated[int, Field(ge=10)]
+    bayes_sigma: Positive    # of the Bayes-optimal classifier's noise
+    attack_eps: Positive     # l2-PGD on shapes
+    attack_steps: Count      # each 2.5 eps / steps long
+    imagenet_images: Annotated[int, Field(ge=2)]   # ImageNet-64 (paper: sigma 1.2 in [-1, 1])
+    imagenet_sigma: Positive
+
+    def __post_init__(self):
+        if self.radius not in self.radii:
+            raise ValueError(f"'radius' is {self.radius}, and should be one of 'radii', {self.radii}")
+        most = min(self.images, self.shapes_images)
+        for key, limit in (("shown", most), ("theorem_images", most), ("shapes_images", 10000), ("distractor_images", 10000)):
+            if getattr(self, key) > limit:
+                raise ValueError(f"{key!r} is {getattr(self, key)}, of {limit} images that there are; lower it")
+        for key, falls in (("radii", False), ("theorem_sigmas", True), ("distractor_sigmas", False)):
+            values = getattr(self, key)
+            if values != sorted(set(values), reverse=falls):
+                raise ValueError(f"{key!r} is {values}: it should {'fall' if falls else 'rise'}")
+        names = [source.name for source in self.scores]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of 'scores' have one name: {', '.join(names)}")
+
+
+NOTEBOOKS = {"spectral_mnist": SpectralMnist, "pgdd_imagenet": PgddImagenet, "gradresnet_cifar": GradresnetCifar, "off_manifold_lpips": OffManifoldLpips,
+             "he_pgd": HePgd}
