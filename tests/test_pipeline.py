@@ -31,7 +31,8 @@ def test_dvc_repro_makes_the_report_and_is_then_done(reproduced, run_in):
     for words in ("Table 1.", "Table 2.", "Settings that differ", "Verdict", "116.8", "| claim | evidence | holds? |", "98.38",
                   "| CIFAR-10, KD+BU, PGD (8); as published, not computed here | 92.27 | – | 0.96 | – | – | – |",
                   "| imagenette-standard | trained | not in this profile |",
-                  "| GradResNet, joint | 96.3 |", "| 29.00 |", "| imagenet-gradresnet | trained | not in this profile |"):
+                  "| GradResNet, joint | 96.3 |", "| 29.00 |", "| imagenet-gradresnet | trained | not in this profile |",
+                  "### Shapes, exact tangent spaces and Bayes-optimal gradients", "| imagenet64-l2 | trained | not in this profile |"):
         assert words in report
     for picture in re.findall(r"\]\((figures/.*?)\)", report):
         assert 5_000 < (home / "results/test" / picture).stat().st_size < 100_000
@@ -72,6 +73,25 @@ def test_notebook_3_takes_other_settings(reproduced, run_in, tmp_path):
     run_in("papermill", "notebooks/3_gradresnet_cifar.ipynb", str(out), "-p", "profile", "test",
            "-y", "{range_sigmas: [10, 50], sigmas: [10, 20], shown: 1, ood_sigmas: [25], grid_sigmas: [0, 20], largest: 2, smallest: 2, seed: 3}")
     assert "PSNR, σ = 20 in the published order" in out.read_text() and "holds?" in out.read_text()
+
+
+def test_notebook_4_takes_other_settings(reproduced, run_in, tmp_path):
+    """Another score model alone, another family shown, radii and noise of its own."""
+    home, _ = reproduced
+    out = tmp_path / "out.ipynb"
+    run_in("papermill", "notebooks/4_off_manifold_lpips.ipynb", str(out), "-p", "profile", "test",
+           "-y", "{scores: [{name: DRUNet, net: cifar10-denoisers, member: {net: drunet}, draws: 0}], radii: [1.0, 3.0], radius: 3.0, shown: 1, "
+                 "shown_family: cifar10-noise, theorem_sigmas: [0.01, 0.001], bayes_sigma: 100.0, seed: 3}")
+    assert "gradients are compared with that of DRUNet" in out.read_text() and "holds?" in out.read_text()
+
+
+def test_without_lpips_notebook_4_goes_by_the_cosine_and_says_so(reproduced):
+    """The copy has no weights of LPIPS, unless this machine's user has some."""
+    home, _ = reproduced
+    notebook = (home / "results/test/off_manifold_lpips/off_manifold_lpips.ipynb").read_text()
+    values = json.loads((home / "results/test/metrics/off_manifold_lpips.json").read_text())["values"]
+    assert "cifar10: cosine, weakest" in values and len(values["cifar10: cosine, weakest"]["ℓ2 adversarial"]) == 2
+    assert ("no LPIPS: squeezenet1_1" in notebook) == ("cifar10: 1 − LPIPS, weakest" not in values)
 
 
 def test_table_1_has_the_times_of_training(reproduced):
@@ -168,10 +188,10 @@ def test_torchvision_imports_beside_this_torch():
 def test_the_examples_of_the_readme_run():
     section = (ROOT / "README.md").read_text().split("## Your own model")[1].split("\n## ")[0]
     examples = re.findall(r"```python\n(.*?)```", section, re.S)
-    assert len(examples) == 3 and all(len(code.strip().splitlines()) <= 10 for code in examples)
+    assert len(examples) == 4 and all(len(code.strip().splitlines()) <= 10 for code in examples)
     done = subprocess.run([sys.executable, "-c", "".join(examples)], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "lib")})
     assert done.returncode == 0, done.stderr
-    assert "energy ratio" in done.stdout and "misclassified and not detected: tensor([" in done.stdout
+    assert "energy ratio" in done.stdout and "off the manifold" in done.stdout and "misclassified and not detected: tensor([" in done.stdout
 
 
 def test_conda_users_get_the_pinned_versions_and_nothing_is_listed_twice():

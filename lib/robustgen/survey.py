@@ -142,5 +142,5 @@ def regimes(frame, radius):
 
 
 def begins(regimes):
-    """The least strength of each regime: {regime: strength}."""
-    return {regime: strength for strength, regime in reversed(regimes.items())}
+    """The least strength of each regime, in their order: {regime: strength}."""
+    return {regime: min(s for s, r in regimes.items() if r == regime) for regime in dict.fromkeys(regimes.values())}
