@@ -39,6 +39,19 @@ def net():
     return model.eval().requires_grad_(False)
 
 
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """ROBUSTGEN_DATA names tmp_path/given, the user's cache is in tmp_path/cache, and there is no network."""
+    from robustgen import sources
+
+    def download(url):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path / "given"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sources, "download", download)
+
+
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory):
     """A copy of the repository as git would see it, with data/ linked in and no results of this one."""

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from robustgen import edm, paths, scores, sources, unpickle
+from robustgen import edm, paths, scores, unpickle
 from torch import nn
 from torch.nn import functional as F
 
@@ -236,7 +236,7 @@ def _reconstruct_persistent_obj(meta):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, offline):
     """place(name, net) writes the file of a small net where ROBUSTGEN_DATA points, with a source that leaves a proof if run; returns its path."""
     for name, thing in (("torch_utils.persistence", _reconstruct_persistent_obj), ("dnnlib.util", EasyDict)):
         module = types.ModuleType(name)
@@ -254,13 +254,6 @@ def place(tmp_path, monkeypatch):
             data = {"ema": Persistent(source, in_file(net, taps)), "loss_fn": Persistent(source, {}), "augment_pipe": None, "dataset_kwargs": {"path": "x"}}
             file.write_bytes(pickle.dumps(data))
         return file
-
-    def offline(url):
-        raise OSError("no route to host")
-
-    monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path / "given"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources, "download", offline)
     return put
 
 

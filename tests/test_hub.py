@@ -49,7 +49,7 @@ class Calls:
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, offline):
     """place(name, checkpoint) saves a file for small nets where ROBUSTGEN_DATA points, and returns its path; there is no network."""
     def put(name, checkpoint, checksum=None, build=small, **kwargs):
         model = replace(hub.MODELS[name], build=build, checksum=checksum)
@@ -58,13 +58,6 @@ def place(tmp_path, monkeypatch):
         if checkpoint is not None:
             torch.save(checkpoint, tmp_path / "given" / model.file, **kwargs)
         return tmp_path / "given" / model.file
-
-    def offline(url):
-        raise OSError("no route to host")
-
-    monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path / "given"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources, "download", offline)
     return put
 
 

@@ -37,7 +37,7 @@ def states():
 
 
 @pytest.fixture
-def place(states, tmp_path, monkeypatch):
+def place(states, tmp_path, monkeypatch, offline):
     """place(net, which, folder) writes a net's weights as the first or second of its files, whose checksum then fits; there is no network."""
     def put(net, which=0, folder="given"):
         file = list(perceptual.NETS[net].checksums)[which]
@@ -46,13 +46,6 @@ def place(states, tmp_path, monkeypatch):
         torch.save(states[net], path)
         monkeypatch.setitem(perceptual.NETS[net].checksums, file, sources.digest(path, "sha256")[:8])
         return path
-
-    def offline(url):
-        raise OSError("no route to host")
-
-    monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path / "given"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources, "download", offline)
     return put
 
 
