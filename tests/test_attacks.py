@@ -147,6 +147,51 @@ def test_more_lam_means_more_energy(net, digits):
     assert energies == sorted(energies)
 
 
+@pytest.fixture(scope="module")
+def linear():
+    """A linear model of 4 classes in float64, and 20 images inside the unit cube, with its logits' weights (4, 36)."""
+    g = torch.Generator().manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 4)).double().requires_grad_(False)
+    model[1].weight.copy_(torch.randn(4, 36, generator=g, dtype=torch.float64))
+    return model, torch.rand(20, 1, 6, 6, generator=g, dtype=torch.float64), torch.arange(20) % 4, model[1].weight
+
+
+def test_the_energy_attack_is_one_signed_step_up_the_joint_energy(linear):
+    """JEAT eq. 18; the energy of a linear model is -(w_y x + b_y), so the sign is that of -w_y."""
+    model, x, y, weight = linear
+    expected = (x - 0.1 * weight[y].view_as(x).sign()).clamp(0, 1)
+    assert torch.equal(attacks.energy_attack(model, x, y, eps=0.1), expected)
+    many = attacks.energy_attack(model, x, y, eps=0.1, step_size=0.03, steps=8, random_start=True, generator=0)
+    assert torch.allclose(many, expected) and many.dtype == torch.float64   # the corner of the ball is the highest
+    few = [attacks.energy_attack(model, x, y, eps=0.1, step_size=0.03, steps=1, random_start=True, generator=seed) for seed in (0, 0, 1)]
+    assert torch.equal(few[0], few[1]) and not torch.allclose(few[0], few[2])
+
+
+def test_the_energy_attack_raises_the_joint_energy_more_than_pgd_which_raises_the_loss_more(linear, net, digits):
+    for model, x, y in (linear[:3], (net, *digits)):
+        settings = dict(eps=0.1, step_size=0.02, steps=8)
+        clean, ours, pgd = (model(z) for z in (x, attacks.energy_attack(model, x, y, **settings), attacks.pgd(model, x, y, norm="linf", **settings)))
+        assert (energy.joint_energy(ours, y) > energy.joint_energy(clean, y)).all()
+        assert energy.joint_energy(ours, y).mean() > energy.joint_energy(pgd, y).mean() + 0.01
+        assert energy.log_odds(pgd, y).mean() > energy.log_odds(ours, y).mean() + 0.01
+
+
+def test_draws_of_images_belong_to_them_and_others_are_shared():
+    def drawn(seeds, shared):
+        with attacks.Draws(seeds, shared):
+            return [torch.rand([len(seeds), 2, 1, 3]), torch.randn([len(seeds), 2, 1, 3])], [torch.rand([1]), torch.randn([2, 1, 1])]
+
+    seeds = torch.arange(5)
+    own, common = drawn(seeds, 7)
+    for part in (slice(0, 1), slice(1, 5)):
+        own_part, common_part = drawn(seeds[part], 7)
+        assert all(torch.equal(a[part], b) for a, b in zip(own, own_part)) and all(map(torch.equal, common, common_part))
+    assert not any(map(torch.equal, common, drawn(seeds, 8)[1])) and all(map(torch.equal, own, drawn(seeds, 8)[0]))
+    assert [tuple(draw.shape) for draw in own + common] == [(5, 2, 1, 3), (5, 2, 1, 3), (1,), (2, 1, 1)]
+    with attacks.Draws(seeds):
+        assert not torch.equal(torch.rand([5, 1, 2, 2]), torch.rand([5, 1, 2, 2]))   # each call draws anew
+
+
 @pytest.mark.parametrize("norm, eps, sure", [("linf", 0.2, 6), ("linf", 0.2, 30), ("l2", 1.5, 30)])
 def test_a_sure_net_does_not_stop_he_pgd(net, digits, norm, eps, sure):
     """Where logits are large, float32's cross-entropy has no gradient; HE-PGD at lam = 0 must still be PGD."""

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import ascent, checks, rng
 from .config import Count, NonNegative, Norm, Positive, arguments
-from .energy import log_odds, marginal_energy
+from .energy import joint_energy, log_odds, marginal_energy
 
 
 @arguments
@@ -56,6 +56,17 @@ def random_noise(x, *, norm: Norm, eps: Positive, generator=None):
 def fgsm(model, x, y, *, eps: Positive):
     """Fast gradient sign method (Goodfellow et al. 2015; HE-PGD eq. 1): one step as long as the ball is wide."""
     return pgd(model, x, y, norm="linf", eps=eps, step_size=eps, steps=1)
+
+
+@arguments
+def energy_attack(model, x, y, *, eps: Positive, step_size: Positive | None = None, steps: Count = 1, random_start: bool = False, generator=None):
+    """The energy attack (JEAT eq. 18): climb the joint energy E(x, y) alone, so only lower the logit of y, in the max norm.
+
+    The default is eq. 18 as it stands, x + eps sign(grad E(x, y)), clamped to [0, 1]: one step as long as the ball is wide.
+    More steps need a smaller `step_size`. The other arguments and the result are those of `pgd`.
+    """
+    return pgd(model, x, y, norm="linf", eps=eps, step_size=eps if step_size is None else step_size, steps=steps,
+               random_start=random_start, loss=joint_energy, generator=generator)
 
 
 @arguments
@@ -114,17 +125,22 @@ def balancing_lam(model, x, y, *, high: Positive = 2.5, tolerance: Positive = 0.
     raise ValueError(f"the energy jumps past the natural images' at lam = {high:.4g}; use more images, or raise 'tolerance'")
 
 
-class _Draws(TorchFunctionMode):
-    """Within it, torch.rand and torch.randn draw numbers that belong to the images of these seeds."""
+class Draws(TorchFunctionMode):
+    """Within it, torch.rand and torch.randn of shape (B, C, H, W) draw numbers that belong to the images of these seeds.
 
-    def __init__(self, seeds):
+    Other shapes are what a batch's images share: their draws follow from the one seed `shared` alone.
+    """
+
+    def __init__(self, seeds, shared=0):
         super().__init__()
-        self.seeds = seeds
+        self.seeds, self.shared, self.drawn = seeds, torch.tensor([shared], device=seeds.device), 0
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function in (torch.rand, torch.randn):
-            return {torch.rand: rng.uniform, torch.randn: rng.normal}[function](self.seeds, args[0][1:])
-        return function(*args, **(kwargs or {}))
+        draw = {torch.rand: rng.uniform, torch.randn: rng.normal}.get(function)
+        if draw is None:
+            return function(*args, **(kwargs or {}))
+        shape, stream, self.drawn = args[0], self.drawn, self.drawn + 1
+        return draw(self.seeds, shape[1:], stream=stream) if len(shape) == 4 else draw(self.shared, shape, stream=stream)[0]
 
 
 @arguments
@@ -142,7 +158,7 @@ def apgd(model, x, y, *, norm: Norm = "linf", eps: Positive, steps: Count, gener
         right = model(x).argmax(1) == y
     reached = x.clone()
     if right.any():
-        with _Draws(rng.seeds(generator, len(x), x.device)[right]):
+        with Draws(rng.seeds(generator, len(x), x.device)[right]):
             _, still_right, _, fooling = attack.attack_single_run(x[right], y[right])
         reached[right] = torch.where(still_right.view(-1, 1, 1, 1), x[right], fooling).detach()
     return reached

@@ -25,7 +25,7 @@ from .settings import NOTEBOOKS, Count, Family, Fraction, Index, NonNegative, No
 class Run:
     """One training run: a family of nets that differ in the settings named by `over`."""
 
-    data: Literal["mnist", "mnist-distractor", "cifar10", "shapes", "imagenette", "imagenet", "imagenet64"]
+    data: Literal["mnist", "mnist-distractor", "cifar10", "cifar100", "shapes", "imagenette", "imagenet", "imagenet64"]
     images: Count | None            # training images, drawn once with `seed`; None takes all
     flip: bool                      # mirror half of the images
     crop: Index                     # pixels of black border that random crops are taken from; 0 for no crops

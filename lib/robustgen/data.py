@@ -1,7 +1,7 @@
 """Datasets as resident uint8 tensors, and how their files are fetched and checked.
 
 A dataset is a folder of `data/` whose files have known MD5 sums. Sources are tried in order (`sources`).
-What one brings is checked; then it appears all at once. Imagenette and ImageNet live outside the repository (`imagenette`, `imagenet`).
+What one brings is checked; then it appears all at once. Imagenette, ImageNet and CIFAR-100 live outside the repository (`imagenette`, `imagenet`, `cifar100`).
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import imagenet, imagenette, paths
+from . import cifar100, imagenet, imagenette, paths
 from .config import known
 from .sources import CHECKSUMS, SOURCES, digest
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:   # torch is loaded where it is used: fetching needs none
 CLASSES = {
     "mnist": tuple("0123456789"),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "cifar100": cifar100.CLASSES,
     "imagenette": tuple(imagenette.CLASSES.values()),
     "shapes": ("disc", "ring", "bar", "square", "triangle", "cross", "star", "crescent", "dumbbell", "tee"),
 }
 MAPPED = {"imagenet": imagenet.SIDE, "imagenet64": 64}   # the squares' side in pixels
-SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "shapes": (3, 32, 32), "imagenette": (3, imagenette.SIDE, imagenette.SIDE),
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "shapes": (3, 32, 32), "imagenette": (3, imagenette.SIDE, imagenette.SIDE),
           **{name: (3, side, side) for name, side in MAPPED.items()}}
 
 
@@ -76,7 +77,8 @@ class Mapped(Images):
 def load(name, split, n=None, seed=0):
     """Load a dataset from `data/`, or one of photographs from where it lies.
 
-    name   "mnist" (60000 + 10000 images, 1x28x28), "cifar10" (50000 + 10000, 3x32x32), "imagenette" (9469 + 3925,
+    name   "mnist" (60000 + 10000 images, 1x28x28), "cifar10" and "cifar100" (50000 + 10000, 3x32x32; the latter:
+           `cifar100`), "imagenette" (9469 + 3925,
            3x150x150: `imagenette`), "imagenet" (1281167 + 50000, 3x256x256: `imagenet`), "imagenet64" (the same,
            3x64x64), "mnist-distractor" (as mnist, 1x56x28, with a letter above or below the digit: `distractor`), or
            "shapes" (10000 + 2000, 3x32x32, rendered: `shapes`).
@@ -135,7 +137,7 @@ def _read_shapes(split):
     return shapes.read(split)
 
 
-READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10, "imagenette": imagenette.read, "shapes": _read_shapes}
+READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10, "cifar100": cifar100.read, "imagenette": imagenette.read, "shapes": _read_shapes}
 
 
 def fitted(images, shape):

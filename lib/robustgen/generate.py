@@ -1,15 +1,21 @@
-"""Generation from classifiers: Prior-Guided Drift Diffusion (PGDD), its smoothed form for standard nets, and an adaptive one.
+"""Generation from classifiers: Prior-Guided Drift Diffusion (PGDD), its smoothed form for standard nets, an adaptive one; Langevin chains of a class.
 
-Source: Implicit denoiser structure in robust classifiers explains generative capabilities, sections 3, 5 and C.1.
-An image drifts away, in the features of a layer, from a noisy version of where it began.
+Sources: Implicit denoiser structure in robust classifiers explains generative capabilities, sections 3, 5 and C.1: an image
+drifts away, in the features of a layer, from a noisy version of where it began. JEAT, section 3.1: an image descends the energy
+of a class.
 """
 
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
+from torch.nn.functional import softplus
 
 from . import ascent, checks, gram, rng
+from . import langevin as dynamics
+from .classification import evaluating
 from .config import Count, Fraction, NonNegative, Positive, arguments
+from .energy import joint_energy, log_odds
 from .layers import features, hearing
 from .trajectories import Trace, join
 
@@ -210,6 +216,41 @@ def _batches(run, x0, generator, batch, steps, record, progress):
     seeds = rng.seeds(generator, len(x0), x0.device)
     with tqdm(total=len(x0) * steps, desc="drifting", unit="step", disable=not progress) as bar, torch.enable_grad():
         return join([run(x, s, bar) for x, s in zip(x0.split(batch), seeds.split(batch))])
+
+
+# Langevin chains of a class
+
+# What a chain descends. The cross-entropy is E(x, y) - E(x); through the log-odds float32 keeps it where the net is sure.
+ENERGIES = {"joint": joint_energy, "cross-entropy": lambda logits, y: softplus(log_odds(logits, y))}
+
+
+@arguments
+def langevin(model, x0, y, *, energy: Literal["joint", "cross-entropy"] = "joint", steps: Count, step_size: Positive, noise: NonNegative,
+             batch: Count = 100, generator=None, progress: bool = False):
+    """Images of the classes y by Langevin dynamics on E(x, y) (JEAT eqs. 10 and 17), or on the cross-entropy E(x, y) - E(x) (eq. 16).
+
+    x0       (B, C, H, W) in [0, 1], where the chains begin, such as langevin.class_gaussian(images)(seeds, y).
+    y        (B,) classes.
+    step_size, noise   as in langevin.langevin: eta / 2 and sqrt(eta) in the paper's equations; JEM sets them apart.
+    batch    chains moved at once; changes no result. Few fit into the processor's cache, and are faster than all.
+    generator   a torch.Generator, an int, or one seed a chain.
+
+    Returns where the chains end, not kept in [0, 1]. The weights are at rest meanwhile. Raises ValueError for images, labels
+    or models that do not fit, and for chains that are not finite.
+    """
+    from tqdm import tqdm
+
+    checks.classifier(model, x0, y)
+    checks.frozen(model)
+    seeds, descended, ends = rng.seeds(generator, len(x0), x0.device), ENERGIES[energy], []
+    parts = list(zip(x0.split(batch), y.split(batch), seeds.split(batch)))
+    with evaluating(model) if isinstance(model, torch.nn.Module) else nullcontext():
+        for x, label, seed in tqdm(parts, desc="langevin", unit="batch", disable=not progress):
+            ends.append(dynamics.langevin(x, lambda x, label=label: descended(model(x), label), steps=steps, step_size=step_size, noise=noise, generator=seed))
+    x = torch.cat(ends)
+    if not torch.isfinite(x).all():
+        raise ValueError(f"{int((~torch.isfinite(x.flatten(1)).all(1)).sum())} of {len(x)} chains are not finite; take a smaller step_size than {step_size:g}")
+    return x
 
 
 # Where trajectories begin

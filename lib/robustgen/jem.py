@@ -40,7 +40,7 @@ class JEM(Objective):
         return self.chains.chains
 
     def remember(self, memory):
-        self.chains.chains = memory.to(self.chains.chains)
+        self.chains.replace(memory)
 
     def calm(self):
         self.sgld["step_size"] /= 2

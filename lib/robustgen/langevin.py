@@ -1,5 +1,7 @@
 """Langevin dynamics on a classifier's energies: the sampler, where its chains start, and where they rest between steps."""
 
+import os
+
 import torch
 
 from . import ascent, rng
@@ -26,18 +28,24 @@ def uniform_start(images):
 
 
 def class_gaussian(images):
-    """A sampler (seeds (n,)) -> (n, C, H, W) of N(mean, covariance) of a class of `images`, drawn per chain (JEM++; JEAT, eq. 4).
+    """A sampler (seeds (n,), labels (n,)) -> (n, C, H, W) of N(mean, covariance) of a class of `images` (JEM++; JEAT, eq. 4).
 
-    The classes are equally likely. A draw is mean + sum_i g_i (x_i - mean) / sqrt(n - 1) over the class's images with
-    standard normal g: it has their very covariance, of which no matrix is built.
+    Without labels each chain draws its class, all equally likely. A draw is mean + sum_i g_i (x_i - mean) / sqrt(n - 1) over
+    the class's images with standard normal g: it has their very covariance, of which no matrix is built, and leaves [0, 1].
+
+    Raises ValueError for a class with fewer than two images.
     """
     members = [images.x[images.y == label] for label in range(len(images.classes))]
+    for name, own in zip(images.classes, members):
+        if len(own) < 2:
+            raise ValueError(f"class {name!r} has {len(own)} training images, and its mean and covariance need 2; take more images, or start 'uniform'")
 
-    def sample(seeds):
-        label = (rng.uniform(seeds, (), stream=1) * len(members)).long()
+    def sample(seeds, labels=None):
+        if labels is None:
+            labels = (rng.uniform(seeds, (), stream=1) * len(members)).long()
         out = torch.empty(len(seeds), *images.x.shape[1:], device=images.x.device)
         for number, own in enumerate(members):
-            chosen = (label == number).nonzero()[:, 0]
+            chosen = (labels == number).nonzero()[:, 0]
             if len(chosen):
                 flat = own.flatten(1).float() / 255
                 g = rng.normal(seeds[chosen], (len(own),), stream=2)
@@ -61,8 +69,22 @@ class ReplayBuffer:
     def __init__(self, start, first, count, slots, seed, device="cpu"):
         self.start = start
         positions = torch.arange(first, first + count, device=device)
-        chains = [start(rng.fold(seed, positions, slot)) for slot in range(slots)]
-        self.chains = torch.stack(chains, 1)   # (count, slots, C, H, W)
+        for slot in range(slots):
+            chains = start(rng.fold(seed, positions, slot))
+            if not slot:
+                self.chains = self._room(count, slots, chains)
+            self.chains[:, slot] = chains
+
+    @staticmethod
+    def _room(count, slots, chains):
+        """An empty (count, slots, C, H, W), if it fits into the device's memory: the system grants what it does not have, and kills later."""
+        size = count * slots * chains[0].numel() * chains.element_size()
+        cuda = chains.device.type == "cuda"
+        whole = torch.cuda.mem_get_info(chains.device)[1] if cuda else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if size > whole:
+            raise ValueError(f"a replay buffer of {count * slots} chains of shape {tuple(chains.shape[1:])} takes {size / 2**30:.3g} GiB, and there are "
+                             f"{whole / 2**30:.3g} GiB of memory; lower 'buffer'")
+        return chains.new_empty(count, slots, *chains.shape[1:])
 
     def draw(self, seeds, reinit):
         """Chains to go on with, one a position, each begun afresh with probability `reinit`: (images, slots)."""
@@ -73,6 +95,13 @@ class ReplayBuffer:
         if len(fresh):
             x[fresh] = self.start(rng.fold(seeds[fresh], 1)).to(x.dtype)
         return x, slot
+
+    def replace(self, chains):
+        """Go on with kept chains (count, slots, C, H, W). Raises ValueError where they are of other images or of another size."""
+        if chains.shape != self.chains.shape:
+            raise ValueError(f"the kept replay buffer is of shape {tuple(chains.shape)}, and this dataset and these settings need "
+                             f"{tuple(self.chains.shape)}; delete the run's folder in results/<profile>/training/ to begin anew")
+        self.chains = chains.to(self.chains)
 
     def put(self, x, slot):
         """Leave chains where they were drawn from."""
