@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import torch
 import torchattacks
-from robustgen import attacks, config, data, energy, generate, job, manifold, models, objectives, rng, spectral, train, zoo
+from robustgen import attacks, config, data, energy, generate, job, langevin, manifold, models, objectives, rng, spectral, train, zoo
 from robustgen.vision import torchvision
 from torch.nn.functional import cross_entropy
 
@@ -134,6 +134,43 @@ began = time.perf_counter()
 generate.pgdd(net, x0, **settings)
 print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
+
+
+def langevin_pairs():
+    """Chains of a class in batches of 100, weights at rest, against JEM's own way and against a backward pass a step."""
+    for run, chains, steps, n in (("mnist-jeat", 10000, 2, 5), ("cifar10-jeat", 1000, 2, 5)):
+        net = zoo.load(run, "laptop")
+        trained = copy.deepcopy(net).requires_grad_(True)
+        train_set = data.load(run.partition("-")[0], "train", 5000)
+        y, seeds = torch.arange(chains) % 10, rng.seeds(0, chains)
+        x0 = langevin.class_gaussian(train_set)(rng.fold(seeds, 1), y).clamp(0, 1)
+        settings = dict(steps=steps, step_size=0.25, noise=0.005)
+        for name, theirs in {"JEM's way": jem_chains, "backward passes": backward_chains}.items():
+            pair(f"{chains} chains of {steps} steps, {run}, against {name}",
+                 lambda: generate.langevin(net, x0, y, generator=seeds, **settings), lambda: theirs(trained, x0, y, **settings), n)
+            few = x0[:200], y[:200]
+            a, b = generate.langevin(net, *few, **settings | {"noise": 0.0}), theirs(trained, *few, **settings | {"noise": 0.0})
+            print(f"    largest difference of a pixel, without noise: {(a - b).abs().max():.1e}")
+
+
+def jem_chains(net, x0, y, *, steps, step_size, noise):
+    """As sample_q of JEM's public code moves them (github.com/wgrathwohl/JEM): all at once, with weights that ask for gradients, graphs kept."""
+    x = x0.clone().requires_grad_()
+    for _ in range(steps):
+        gradient, = torch.autograd.grad(net(x).gather(1, y[:, None]).sum(), [x], retain_graph=True)
+        x.data += step_size * gradient + noise * torch.randn_like(x)
+    return x.detach()
+
+
+def backward_chains(net, x0, y, *, steps, step_size, noise):
+    """The same by a backward pass a step, which computes the weights' gradients, too."""
+    x = x0.clone().requires_grad_()
+    for _ in range(steps):
+        x.grad = None
+        net(x).gather(1, y[:, None]).sum().backward()
+        x.data += step_size * x.grad + noise * torch.randn_like(x)
+    net.zero_grad()
+    return x.detach()
 
 
 # Training
@@ -327,6 +364,7 @@ def main():
         spectrum_pair(robust, test.unit)
     if part in (None, "generation"):
         generation_pair()
+        langevin_pairs()
     if part in (None, "training"):
         joint_denoising_pair(device)
         data_path_pair()

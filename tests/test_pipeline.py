@@ -32,7 +32,8 @@ def test_dvc_repro_makes_the_report_and_is_then_done(reproduced, run_in):
                   "| CIFAR-10, KD+BU, PGD (8); as published, not computed here | 92.27 | – | 0.96 | – | – | – |",
                   "| imagenette-standard | trained | not in this profile |",
                   "| GradResNet, joint | 96.3 |", "| 29.00 |", "| imagenet-gradresnet | trained | not in this profile |",
-                  "### Shapes, exact tangent spaces and Bayes-optimal gradients", "| imagenet64-l2 | trained | not in this profile |"):
+                  "### Shapes, exact tangent spaces and Bayes-optimal gradients", "| imagenet64-l2 | trained | not in this profile |",
+                  "| CIFAR-10, Glow | 0.676 | – | – | – | – | – |", "| cifar100 | trained | not in this profile |"):
         assert words in report
     for picture in re.findall(r"\]\((figures/.*?)\)", report):
         assert 5_000 < (home / "results/test" / picture).stat().st_size < 100_000
@@ -83,6 +84,20 @@ def test_notebook_4_takes_other_settings(reproduced, run_in, tmp_path):
            "-y", "{scores: [{name: DRUNet, net: cifar10-denoisers, member: {net: drunet}, draws: 0}], radii: [1.0, 3.0], radius: 3.0, shown: 1, "
                  "shown_family: cifar10-noise, theorem_sigmas: [0.01, 0.001], bayes_sigma: 100.0, seed: 3}")
     assert "gradients are compared with that of DRUNet" in out.read_text() and "holds?" in out.read_text()
+
+
+def test_notebook_5_takes_other_settings(reproduced, run_in, tmp_path):
+    """Digits alone, one seed, three nets without JEM, other sizes."""
+    home, _ = reproduced
+    net = "{{name: {0}, run: {1}, member: {2}}}".format
+    nets = ", ".join([net("standard", "mnist-controls", "{training: standard}"), net("adversarial", "mnist-controls", "{training: adversarial}"),
+                      net("PreJEAT", "mnist-controls", "{training: prejeat}"), net("JEM", "mnist-jem", "{}"), net("JEAT", "mnist-jeat", "{seed: 1}")])
+    digits = f"{{name: mnist, title: Digits, eps: 0.1, stride: 0.5, judge: mnist-robust, judge_member: {{seed: 1}}, judge_layer: '10', " \
+             f"attacked: {net('standard', 'mnist-robust', '{seed: 0}')}, nets: [{nets}]}}"
+    out = tmp_path / "out.ipynb"
+    run_in("papermill", "notebooks/5_jeat.ipynb", str(out), "-p", "profile", "test",
+           "-y", f"{{datasets: [{digits}], seeds: [1], per_class: 3, landscape_shown: 2, seed: 3}}")
+    assert "Digits: images are judged by mnist-robust" in out.read_text() and "holds?" in out.read_text()
 
 
 def test_without_lpips_notebook_4_goes_by_the_cosine_and_says_so(reproduced):
@@ -188,10 +203,11 @@ def test_torchvision_imports_beside_this_torch():
 def test_the_examples_of_the_readme_run():
     section = (ROOT / "README.md").read_text().split("## Your own model")[1].split("\n## ")[0]
     examples = re.findall(r"```python\n(.*?)```", section, re.S)
-    assert len(examples) == 4 and all(len(code.strip().splitlines()) <= 10 for code in examples)
+    assert len(examples) == 5 and all(len(code.strip().splitlines()) <= 10 for code in examples)
     done = subprocess.run([sys.executable, "-c", "".join(examples)], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "lib")})
     assert done.returncode == 0, done.stderr
-    assert "energy ratio" in done.stdout and "off the manifold" in done.stdout and "misclassified and not detected: tensor([" in done.stdout
+    for words in ("energy ratio", "off the manifold", "misclassified and not detected: tensor([", "'Square':"):
+        assert words in done.stdout
 
 
 def test_conda_users_get_the_pinned_versions_and_nothing_is_listed_twice():

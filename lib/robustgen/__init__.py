@@ -6,7 +6,7 @@ Modules are imported when first used: `import robustgen as rg`, then `rg.attacks
 import importlib
 
 __all__ = ["ascent", "attacks", "augment", "autoattack", "autodiff", "bayes", "checks", "cifar100", "classification", "config", "data", "defences",
-           "denoisers", "denoising", "detect", "distractor", "edm", "energy", "fisher", "folding", "generate", "gradients", "gram", "hub", "hybrid",
+           "denoisers", "denoising", "detect", "distractor", "edm", "energy", "fields", "fisher", "folding", "generate", "gradients", "gram", "hub", "hybrid",
            "imagenet", "imagenette", "inception", "jem", "job", "landscape", "langevin", "layers", "manifold", "models", "objectives", "paths", "perceptual",
            "plots", "progressive", "quality", "report", "resnets", "risk", "rng", "sampling", "scores", "settings", "shapes", "shaping", "sources",
            "spectral", "survey", "train", "trajectories", "unpickle", "vision", "zoo"]

@@ -18,7 +18,8 @@ import yaml
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from . import paths
-from .settings import NOTEBOOKS, Count, Family, Fraction, Index, NonNegative, Norm, Positive, settings  # noqa: F401 (others take the types from here)
+from .fields import Count, Family, Fraction, Index, NonNegative, Norm, Positive, settings  # noqa: F401 (others take the types from here)
+from .settings import NOTEBOOKS
 
 
 @settings

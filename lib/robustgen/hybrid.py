@@ -1,16 +1,17 @@
-"""A classifier as a generative model, in numbers: what Tables 2 and 3 of the JEAT paper say of a net, a row a net."""
+"""Classifiers as generative models, in numbers: what the tables of the JEAT paper say of a net, for every net of a dataset."""
 
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-from . import checks, fisher, generate, quality
+from . import attacks, checks, data, fisher, generate, langevin, quality, rng, zoo
 from .config import Count, Positive, arguments
 from .layers import features
 
 
 class Judge:
-    """An independent classifier that looks at generated images: its features and answers are what FID, IS and names are taken with.
+    """An independent classifier that looks at generated images: Frechet distances, scores and names are taken with its features and answers.
 
     model   any net of images in [0, 1], not one of those that are judged; layer, the module whose output are the features.
     real    held-out images (N, C, H, W): the reference of Frechet distances.
@@ -28,9 +29,21 @@ class Judge:
         return tuple(torch.cat(parts).flatten(1) for parts in zip(*found))
 
     def grade(self, x, y):
-        """{"IS": Inception Score, "FID": Frechet distance to the reference, "named": (N,) whether the judge sees class y} of images."""
+        """{"IS", "FD": Frechet distance to the reference, "named": share seen as class y} of images, and (N,) which are named right."""
         found, logits = self(x)
-        return {"IS": quality.inception_score(logits), "FID": quality.frechet_distance(found, self.reference), "named": logits.argmax(1) == y}
+        right = logits.argmax(1) == y
+        return {"IS": quality.inception_score(logits), "FD": quality.frechet_distance(found, self.reference), "named": right.float().mean().item()}, right
+
+
+class Tempered(nn.Module):
+    """A classifier with its logits divided by T: the same answers, and chains that differ by their step alone."""
+
+    def __init__(self, model, T):
+        super().__init__()
+        self.model, self.T = model, T
+
+    def forward(self, x):
+        return self.model(x) / self.T
 
 
 @dataclass(frozen=True)
@@ -58,15 +71,58 @@ class Sampler:
 
 @arguments
 def scores(model, x, y, *, draws: Count, sigma: Positive, generator=None):
-    """The Fisher scores of a net at real images: ({"JFS", "MFS", ...: number}, {"joint", "marginal", "noisy": FisherScore}).
+    """The Fisher scores of a net at real images: a dict of numbers.
 
-    "explained" is the share of noise of standard deviation sigma that grad E(x, y) explains: like FID, and unlike JFS, it does
-    not change with the scale of the logits.
+    "explained" is the share of noise of standard deviation sigma that grad E(x, y) explains: like the quality of images, and
+    unlike JFS, it does not change with the scale of the logits. "length" is that of grad E(x, y), root mean square.
     """
     joint = fisher.joint_fisher_score(model, x, y, draws=draws, generator=generator)
     marginal = fisher.marginal_fisher_score(model, x, draws=draws, generator=generator)
     noisy = fisher.joint_fisher_score(model, x, y, sigma=sigma, draws=draws, generator=generator)
-    return ({"JFS": joint.mean, "JFS error": joint.standard_error, "MFS": marginal.mean, "MFS error": marginal.standard_error,
-             "trace": joint.trace.mean().item(), "trace error": joint.trace_error,
-             "marginal trace": marginal.trace.mean().item(), "marginal trace error": marginal.trace_error, "explained": noisy.explained},
-            {"joint": joint, "marginal": marginal, "noisy": noisy})
+    return {"JFS": joint.mean, "JFS error": joint.standard_error, "JFS trace": joint.trace.mean().item(), "JFS trace error": joint.trace_error,
+            "MFS": marginal.mean, "MFS error": marginal.standard_error, "MFS trace": marginal.trace.mean().item(), "MFS trace error": marginal.trace_error,
+            "explained": noisy.explained, "length": joint.length}
+
+
+class Study:
+    """A dataset with its held-out images, its judge, the chains' beginnings, and its nets by name.
+
+    settings    a `settings.EnergyData`: the dataset, its judge and its nets.
+    images, real     test images that nets are probed at, and further ones: the reference of Frechet distances.
+    start_images     training images whose classes' Gaussians the chains begin with.
+    per_class        chains of each class; steps, noise: see Sampler.
+    seeds       of nets trained in repeats.
+    """
+
+    def __init__(self, settings, profile, *, images, real, start_images, per_class, steps, noise, seeds, seed, device):
+        self.settings, self.profile, self.seeds, self.device = settings, profile, seeds, device
+        held_out = data.load(settings.name, "test", images + real, seed=seed).to(device)
+        self.test, self.real = held_out[:images], held_out[images:]
+        self.train = data.load(settings.name, "train", start_images, seed=seed).to(device)
+        self.classes = self.test.classes
+        self.judge = Judge(zoo.load(settings.judge, profile, device=device, **settings.judge_member), settings.judge_layer, self.real.unit)
+        y = torch.arange(len(self.classes), device=device).repeat_interleave(per_class)
+        chains = rng.seeds(seed, len(y), device)
+        x0 = langevin.class_gaussian(self.train)(chains, y).clamp(0, 1)
+        self.sampler = Sampler(x0, y, chains, settings.stride, steps, noise)
+
+    def members(self, net):
+        """The settings by which each repeat of a net is told from the others, {seed: member}; one alone where it has no repeats."""
+        found = zoo.over(net.run, self.profile)
+        if "seed" not in found or "seed" in net.member:
+            return {net.member.get("seed", 0): net.member}
+        return {seed: net.member | {"seed": seed} for seed in found["seed"] if seed in self.seeds}
+
+    def load(self, net, member, epoch=None):
+        return zoo.load(net.run, self.profile, epoch=epoch, folded=True, device=self.device, **member)
+
+    def epochs(self, net, member):
+        """Epochs after which a net was kept, without the last."""
+        settings = zoo.record(net.run, self.profile, **member)["settings"]
+        return range(1, settings["epochs"]) if settings["snapshots"] else ()
+
+    def robust(self, model, n, steps, generator):
+        """Which of the first n test images withstand PGD at the dataset's radius, booleans: random start, steps of 2.5 eps / steps."""
+        eps = self.settings.eps
+        return attacks.robust_accuracy(model, self.test.unit[:n], self.test.y[:n], norm="linf", eps=eps, step_size=2.5 * eps / steps, steps=steps,
+                                       random_start=True, generator=generator, each=True)

@@ -9,12 +9,16 @@ COLOURS = {"standard": "#7f7f7f", "quasi-robust": "#56b4e9", "robust": "#0072b2"
            "ResNet": "#7f7f7f", "ResNet, no noise": "#b0b000", "GradResNet, classification": "#56b4e9", "GradResNet, denoising": "#009e73",
            "GradResNet, joint": "#0072b2", "JEM": "#e69f00", "DnCNN": "#cc79a7", "DRUNet": "#d55e00",
            "on manifold": "#009e73", "off manifold": "#d55e00", "accuracy": "#0072b2", "alignment": "#e69f00",
-           "gradient norm": "#0072b2", "randomised smoothing": "#e69f00", "smoothness penalty": "#009e73", "ℓ2 adversarial": "#cc79a7"}
+           "gradient norm": "#0072b2", "randomised smoothing": "#e69f00", "smoothness penalty": "#009e73", "ℓ2 adversarial": "#cc79a7",
+           "adversarial": "#0072b2", "PreJEAT": "#56b4e9", "JEAT": "#d55e00", "noise": "#009e73",
+           "ResNet, adversarial": "#0072b2", "ResNet, PreJEAT": "#56b4e9"}
 MARKERS = {"standard": "s", "quasi-robust": "D", "robust": "o", "generative": "^", "attack": "X",   # told apart in greyscale, too
            "ResNet": "s", "ResNet, no noise": "P", "GradResNet, classification": "D", "GradResNet, denoising": "v",
            "GradResNet, joint": "o", "JEM": "^", "DnCNN": "X", "DRUNet": "p",
            "on manifold": "o", "off manifold": "s", "accuracy": "o", "alignment": "^",
-           "gradient norm": "o", "randomised smoothing": "^", "smoothness penalty": "s", "ℓ2 adversarial": "X"}
+           "gradient norm": "o", "randomised smoothing": "^", "smoothness penalty": "s", "ℓ2 adversarial": "X",
+           "adversarial": "o", "PreJEAT": "D", "JEAT": "X", "noise": "v",
+           "ResNet, adversarial": "P", "ResNet, PreJEAT": "p"}
 
 
 def use():
@@ -194,6 +198,23 @@ def images(rows, title, width=1.3):
         for (image, text), ax in zip(row, line):
             ax.imshow(_array(image))
             ax.set_xlabel(text, fontsize="small")
+    figure.suptitle(title, x=0, ha="left", fontsize="medium")
+    return figure
+
+
+def contours(rows, offsets, title, xlabel):
+    """Filled contours of values over a plane, a star in the middle: {row label: {panel's title: (P, P)}}, one scale of colours a panel.
+
+    offsets   (P,) of the grid along either axis, in the units that `xlabel` states.
+    """
+    columns = max(map(len, rows.values()))
+    figure, axes = plt.subplots(len(rows), columns, figsize=(3.3 * columns, 2.9 * len(rows)), squeeze=False)
+    for (label, row), line in zip(rows.items(), axes):
+        for (name, values), ax in zip(row.items(), line):
+            filled = ax.contourf(_array(offsets), _array(offsets), _array(values).T, levels=12, cmap="viridis")
+            ax.plot(0, 0, "*", color="white", markeredgecolor="black", ms=12)
+            ax.set(title=name, aspect="equal", xlabel=xlabel, ylabel=label if ax is line[0] else "")
+            figure.colorbar(filled, ax=ax, shrink=.8)
     figure.suptitle(title, x=0, ha="left", fontsize="medium")
     return figure
 

@@ -1,19 +1,10 @@
-"""Settings of the notebooks, one dataclass each, and the types of their fields: params/<profile>/<notebook>.yaml, checked."""
+"""Settings of the notebooks, one dataclass each: params/<profile>/<notebook>.yaml, checked."""
 
-import functools
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Family = list | dict[str, dict]
-Norm = Literal["linf", "l2"]
-settings = functools.partial(dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+from .fields import Count, EnergyData, EnergyNet, Fraction, Index, NonNegative, Positive, ScoreModel, Strip, ordered, settings, within
 
 
 @settings
@@ -57,23 +48,6 @@ class HePgd:
     pictures: Count          # images of Figure 4
     mnist_images: Annotated[int, Field(ge=2)]
     mnist_eps: Annotated[list[Positive], Field(min_length=1)]   # radii on digits, max norm; the lower middle one and the last are followed closely
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))   # not strict: strictly, it could not be written as a mapping
-class Strip:
-    """A row of Figures 2, 3 or S1: a net, a layer, a start, and how PGDD runs from it (`generate.pgdd`)."""
-
-    net: str                 # a run of the zoo, or a net of the hub
-    member: dict             # which net of the run, such as {eps: 1.0}; {} for the hub's
-    layer: str | None        # a module's name; null for the logits
-    start: Literal["gaussian", "perlin"]
-    drift_noise: Positive
-    diffusion_noise: NonNegative
-    eps: Positive
-    step_size: Positive      # l2 length
-    steps: Count
-    smoothing_sigma: NonNegative   # of sPGDD; 0 for PGDD
-    smoothing_draws: Count
 
 
 @settings
@@ -164,28 +138,10 @@ class GradresnetCifar:
     risk_population: Count   # points that expectations are taken over
 
     def __post_init__(self):
-        parts = {key: getattr(self, key) for key in ("psnr_images", "range_images", "shown", "check_images", "limit_images", "attack_images", "grid_images",
-                                                     "ood_images")}
-        largest = max(parts, key=parts.get)
-        if parts[largest] > self.test_images:
-            raise ValueError(f"{largest!r} is {parts[largest]}, of {self.test_images} 'test_images'; lower it, or raise 'test_images'")
-        for key, falls in (("sigmas", False), ("range_sigmas", False), ("limit_sigmas", True), ("eps_linf", False), ("eps_l2", False), ("grid_sigmas", False),
-                           ("grid_eps", False), ("ood_sigmas", False), ("risk_sizes", False)):
-            values = getattr(self, key)
-            if values != sorted(set(values), reverse=falls):
-                raise ValueError(f"{key!r} is {values}: it should {'fall' if falls else 'rise'}")
+        within(self, "test_images", "psnr_images", "range_images", "shown", "check_images", "limit_images", "attack_images", "grid_images", "ood_images")
+        ordered(self, "sigmas", "range_sigmas", "eps_linf", "eps_l2", "grid_sigmas", "grid_eps", "ood_sigmas", "risk_sizes", falling=("limit_sigmas",))
         if self.grid_sigmas[0] != 0 or self.lowest > self.highest:
             raise ValueError("'grid_sigmas' should begin with 0, and 'lowest' not be above 'highest'")
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class ScoreModel:
-    """A net whose score input gradients are compared with."""
-
-    name: str                # in figures and tables
-    net: str                 # a run of the zoo, or a net of edm
-    member: dict             # which net of the run; {} for edm's
-    draws: Index             # noise draws of a net that is not told sigma (scores.smoothed_score); 0 for one that is
 
 
 @settings
@@ -227,14 +183,48 @@ class OffManifoldLpips:
         for key, limit in (("shown", most), ("theorem_images", most), ("shapes_images", 10000), ("distractor_images", 10000)):
             if getattr(self, key) > limit:
                 raise ValueError(f"{key!r} is {getattr(self, key)}, of {limit} images that there are; lower it")
-        for key, falls in (("radii", False), ("theorem_sigmas", True), ("distractor_sigmas", False)):
-            values = getattr(self, key)
-            if values != sorted(set(values), reverse=falls):
-                raise ValueError(f"{key!r} is {values}: it should {'fall' if falls else 'rise'}")
+        ordered(self, "radii", "distractor_sigmas", falling=("theorem_sigmas",))
         names = [source.name for source in self.scores]
         if len(set(names)) < len(names):
             raise ValueError(f"two of 'scores' have one name: {', '.join(names)}")
 
 
+@settings
+class Jeat:
+    """Notebook 5."""
+
+    datasets: Annotated[list[EnergyData], Field(min_length=1)]
+    seeds: Annotated[list[Index], Field(min_length=1)]   # of the nets trained in repeats (paper: five)
+    seed: Index              # of the images and all random draws
+    images: Annotated[int, Field(ge=2)]       # test images at which nets are probed and attacked
+    real: Annotated[int, Field(ge=2)]         # further ones: the reference of Frechet distances
+    attack_steps: Count      # paper: 20
+    auto_images: Count       # under AutoAttack, of `images`
+    auto_steps: Count        # of APGD (standard: 100)
+    auto_queries: Count      # of Square (standard: 5000)
+    course: EnergyNet        # the adversarial training of Figure 3; its run keeps snapshots
+    course_images: Count     # training images
+    landscape_images: Annotated[int, Field(ge=2)]
+    landscape_rms: Positive  # reach of a landscape: root mean square over pixels
+    landscape_points: Annotated[int, Field(ge=3)]
+    landscape_shown: Count   # images of Figure 2
+    fisher_images: Annotated[int, Field(ge=2)]
+    draws: Annotated[int, Field(ge=2)]        # of Hutchinson's trace
+    sigma: Positive          # of the noise that a gradient is asked to explain
+    start_images: Annotated[int, Field(ge=10)]   # training images whose classes' mean and covariance chains begin with
+    per_class: Annotated[int, Field(ge=2)]    # chains
+    steps: Count             # of Langevin dynamics
+    noise: NonNegative
+    neighbours: Count        # shown of Figure 7 (paper: 10)
+    candidates: Count        # compared by SSIM, those of the highest correlation
+    train_images: Count      # among which neighbours are looked for
+
+    def __post_init__(self):
+        within(self, "images", "auto_images", "landscape_images", "fisher_images")
+        within(self, "landscape_images", "landscape_shown")
+        within(self, "candidates", "neighbours")
+        within(self, "train_images", "candidates")
+
+
 NOTEBOOKS = {"spectral_mnist": SpectralMnist, "pgdd_imagenet": PgddImagenet, "gradresnet_cifar": GradresnetCifar, "off_manifold_lpips": OffManifoldLpips,
-             "he_pgd": HePgd}
+             "jeat": Jeat, "he_pgd": HePgd}
