@@ -83,6 +83,7 @@ def length(model, x, y):
 def test_a_net_whose_logits_are_ten_times_as_large_makes_the_same_images(double, many):
     x, y = many[0][:20].double(), many[1][:20]
     draw = sampler(generate.gaussian(20, (1, 28, 28), generator=1).double(), y)
+    assert torch.allclose(hybrid.Tempered(double, 0.1)(x), 10 * double(x))
     one, ten = (draw(model, length(model, x, y)) for model in (double, hybrid.Tempered(double, 0.1)))
     assert torch.allclose(one, ten, atol=1e-6) and one.min() >= 0 and one.max() <= 1
     assert not torch.allclose(one, draw(hybrid.Tempered(double, 0.1), length(double, x, y)), atol=0.05)   # the step alone would not do

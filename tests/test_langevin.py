@@ -34,7 +34,7 @@ def test_a_step_down_a_linear_models_joint_energy_is_its_closed_form(chains):
     """Eq. 10 for f = W x + b: x <- x + step_size W_y + noise e."""
     (x, y), W, seeds = chains, numbers(36, 4), rng.seeds(3, 10)
     found = generate.langevin(lambda z: z.flatten(1) @ W + 2, x, y, steps=2, step_size=0.07, noise=0.02, generator=seeds)
-    expected = x + 2 * 0.07 * W.T[y].view_as(x) + 0.02 * sum(rng.normal(seeds, SHAPE, stream=t) for t in range(2))
+    expected = x + 2 * 0.07 * W.T[y].view_as(x) + 0.02 * sum(rng.normal(rng.fold(seeds, generate.DIFFUSION), SHAPE, stream=t) for t in range(2))
     assert torch.allclose(found, expected)
     assert found.max() > 1   # chains may leave the range of pixels
 

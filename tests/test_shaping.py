@@ -121,7 +121,7 @@ def test_the_course_of_a_run_is_eq_15_at_its_snapshots(trained, kind):
 @pytest.mark.parametrize("run, error, message", [
     ("plain", ValueError, "plain was trained by CrossEntropy for 2 epochs; choose a run that attacks its images, of 2 epochs or more"),
     ("single", ValueError, "single was trained by PreJEAT for 1 epochs; choose a run that attacks"),
-    ("unkept", FileNotFoundError, "results/test/checkpoints/unkept/seed=0.epoch=1.safetensors is missing"),
+    ("unkept", ValueError, "unkept has kept no snapshots; set 'snapshots: true' in params/test/train.yaml"),
     ("untrained", ValueError, "run 'untrained' does not exist"),
 ])
 def test_runs_without_attacks_epochs_or_snapshots_are_refused(trained, run, error, message):

@@ -89,6 +89,7 @@ def joint_fisher_score(model, x, y, *, sigma: NonNegative = 0.0, draws: Count = 
     Raises ValueError for images, labels or models that do not fit, and for energies that are not finite.
     """
     checks.classifier(model, x, y)
+    checks.frozen(model)
     return _score(lambda x, rows: joint_energy(model(x), y[rows]), x, sigma, draws, generator, batch, progress, "joint Fisher score")
 
 
@@ -96,6 +97,7 @@ def joint_fisher_score(model, x, y, *, sigma: NonNegative = 0.0, draws: Count = 
 def marginal_fisher_score(model, x, *, sigma: NonNegative = 0.0, draws: Count = 8, generator=None, batch: Count = 100, progress: bool = False):
     """MFS, F of E(x) (JEAT eq. 24): arguments, result and errors are those of `joint_fisher_score`."""
     checks.classifier(model, x)
+    checks.frozen(model)
     return _score(lambda x, rows: marginal_energy(model(x)), x, sigma, draws, generator, batch, progress, "marginal Fisher score")
 
 
@@ -158,5 +160,6 @@ def _curvature(gradient, z, v):
     """v' grad^2 E v of each image, (B,). Zero where the gradient does not depend on the image."""
     if not gradient.requires_grad:
         return torch.zeros(len(v), dtype=v.dtype, device=v.device)
-    product, = torch.autograd.grad((gradient * v).sum(), z, retain_graph=True, allow_unused=True)
+    with torch.enable_grad():
+        product, = torch.autograd.grad((gradient * v).sum(), z, retain_graph=True, allow_unused=True)
     return torch.zeros(len(v), dtype=v.dtype, device=v.device) if product is None else (product * v).flatten(1).sum(1)

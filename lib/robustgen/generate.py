@@ -233,7 +233,7 @@ def langevin(model, x0, y, *, energy: Literal["joint", "cross-entropy"] = "joint
     y        (B,) classes.
     step_size, noise   as in langevin.langevin: eta / 2 and sqrt(eta) in the paper's equations; JEM sets them apart.
     batch    chains moved at once; changes no result. Few fit into the processor's cache, and are faster than all.
-    generator   a torch.Generator, an int, or one seed a chain.
+    generator   a torch.Generator, an int, or one seed a chain; the beginnings may have been drawn with the same.
 
     Returns where the chains end, not kept in [0, 1]. The weights are at rest meanwhile. Raises ValueError for images, labels
     or models that do not fit, and for chains that are not finite.
@@ -246,7 +246,8 @@ def langevin(model, x0, y, *, energy: Literal["joint", "cross-entropy"] = "joint
     parts = list(zip(x0.split(batch), y.split(batch), seeds.split(batch)))
     with evaluating(model) if isinstance(model, torch.nn.Module) else nullcontext():
         for x, label, seed in tqdm(parts, desc="langevin", unit="batch", disable=not progress):
-            ends.append(dynamics.langevin(x, lambda x, label=label: descended(model(x), label), steps=steps, step_size=step_size, noise=noise, generator=seed))
+            ends.append(dynamics.langevin(x, lambda x, label=label: descended(model(x), label), steps=steps, step_size=step_size, noise=noise,
+                                          generator=rng.fold(seed, DIFFUSION)))
     x = torch.cat(ends)
     if not torch.isfinite(x).all():
         raise ValueError(f"{int((~torch.isfinite(x.flatten(1)).all(1)).sum())} of {len(x)} chains are not finite; take a smaller step_size than {step_size:g}")

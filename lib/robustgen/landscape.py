@@ -25,13 +25,13 @@ class Landscape:
     @property
     def depth(self):
         """(N,) how far the lowest point of the plane lies below the image: 0 where the image is the lowest."""
-        return -self.rise.flatten(1).amin(1)
+        return self.rise.flatten(1).amin(1).abs()
 
     @property
     def distance(self):
-        """(N,) l2 distance of the lowest point from the image."""
-        lowest = self.rise.flatten(1).argmin(1)
-        return self._radius().flatten()[lowest]
+        """(N,) l2 distance of the lowest point from the image; of several, the nearest."""
+        lowest = self.rise.flatten(1) == self.rise.flatten(1).amin(1, keepdim=True)
+        return (self.offsets[:, None] ** 2 + self.offsets**2).sqrt().flatten().where(lowest, torch.inf).amin(1)
 
     @property
     def curvature(self):
@@ -44,9 +44,6 @@ class Landscape:
     def spread(self):
         """(N,) standard deviation of the energy over the plane: 0 where it is flat."""
         return self.rise.flatten(1).std(1)
-
-    def _radius(self):
-        return (self.offsets[:, None] ** 2 + self.offsets**2).sqrt()
 
 
 @arguments

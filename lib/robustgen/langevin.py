@@ -43,6 +43,8 @@ def class_gaussian(images):
     def sample(seeds, labels=None):
         if labels is None:
             labels = (rng.uniform(seeds, (), stream=1) * len(members)).long()
+        elif labels.shape != seeds.shape or not ((labels >= 0) & (labels < len(members))).all():
+            raise ValueError(f"labels must be one of the {len(members)} classes for each of {len(seeds)} chains, from 0; got {tuple(labels.shape)}")
         out = torch.empty(len(seeds), *images.x.shape[1:], device=images.x.device)
         for number, own in enumerate(members):
             chosen = (labels == number).nonzero()[:, 0]

@@ -26,11 +26,13 @@ def course(run, profile, x, y, *, generator=None, progress=False, **member):
     The paper does not say what an update is: "step" is a gradient step on the very batch, without momentum, at the
     learning rate of the epoch's end; "epoch" is all that the next epoch does. Changes are those after epochs 1, 2, ...
 
-    Raises ValueError for a run without attacks, or of a single epoch, FileNotFoundError for one without snapshots.
+    Raises ValueError for a run without attacks, of a single epoch, or without snapshots.
     """
     from tqdm import tqdm
 
     settings = zoo.record(run, profile, **member)["settings"]
+    if not settings["snapshots"]:
+        raise ValueError(f"{run} has kept no snapshots; set 'snapshots: true' in params/{profile}/train.yaml and train it again")
     if settings["objective"]["name"] not in ("AdversarialCE", "PreJEAT") or settings["epochs"] < 2:
         raise ValueError(f"{run} was trained by {settings['objective']['name']} for {settings['epochs']} epochs; "
                          "choose a run that attacks its images, of 2 epochs or more")
@@ -56,10 +58,11 @@ def updated(model, x, y, rate):
     """A copy of the model after one step of gradient descent on the cross-entropy of a batch, in train mode; returned in eval mode."""
     model = copy.deepcopy(model).train().requires_grad_(True)
     with torch.enable_grad():
-        gradients = torch.autograd.grad(cross_entropy(model(x), y), list(model.parameters()))
+        gradients = torch.autograd.grad(cross_entropy(model(x), y), list(model.parameters()), allow_unused=True)
     with torch.no_grad():
         for parameter, gradient in zip(model.parameters(), gradients):
-            parameter -= rate * gradient
+            if gradient is not None:
+                parameter -= rate * gradient
     return model.eval().requires_grad_(False)
 
 
