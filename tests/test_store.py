@@ -41,7 +41,8 @@ def imports(module, seen):
 def test_training_stages_depend_on_the_files_that_shape_a_checkpoint():
     """All that the trainer imports, but what reads settings and data, which are locked themselves, and what writes and loads nets."""
     listed = {dep.removeprefix("lib/robustgen/").removesuffix(".py") for dep in STAGES["train"]["deps"] if dep.startswith("lib/")}
-    assert listed == imports("train", {"train"}) - {"cifar100", "config", "data", "fields", "folding", "imagenet", "imagenette", "paths", "settings", "sources", "zoo"}
+    assert listed == imports("train", {"train"}) - {"cifar100", "config", "data", "fields", "folding", "imagenet", "imagenette", "paths", "settings", "sources",
+                                                    "zoo"}
 
 
 def test_every_run_has_a_stage_and_every_profile_has_every_run():

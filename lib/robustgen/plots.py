@@ -163,9 +163,9 @@ def maps(panels, title):
     return figure
 
 
-def matrices(tables, title, xlabel, ylabel):
+def matrices(tables, title, xlabel, ylabel, size=(4.6, 3.8)):
     """Annotated heat maps side by side: {title: (data frame, colour map's centre or None, format or a frame of texts)}; rows and columns are named."""
-    figure, axes = plt.subplots(1, len(tables), figsize=(4.6 * len(tables), 3.8), squeeze=False)
+    figure, axes = plt.subplots(1, len(tables), figsize=(size[0] * len(tables), size[1]), squeeze=False)
     for ax, (name, (frame, centre, form)) in zip(axes[0], tables.items()):
         sns.heatmap(frame, ax=ax, center=centre, cmap="viridis" if centre is None else "vlag", annot_kws={"size": "small"},
                     **({"annot": True, "fmt": form} if isinstance(form, str) else {"annot": form, "fmt": ""}))
@@ -189,7 +189,8 @@ def picture(image):
 def images(rows, title, width=1.3):
     """A grid of images: {row label: [(image, text under it), ...]}; (H, W) scaled to its own range, or (H, W, 3) in [0, 1]."""
     columns = max(map(len, rows.values()))
-    figure, axes = plt.subplots(len(rows), columns, figsize=(width * columns + 1, (width + .25) * len(rows) + .4), squeeze=False)
+    height = sum(width + (.25 if any(text for _, text in row) else .08) for row in rows.values())
+    figure, axes = plt.subplots(len(rows), columns, figsize=(width * columns + 1, height + .4), squeeze=False)
     for (label, row), line in zip(rows.items(), axes):
         line[0].set_ylabel(label, rotation=0, ha="right", va="center")
         for ax in line:
