@@ -40,10 +40,10 @@ def test_real_images_are_nearer_to_real_ones_than_noise_is(judge, many):
 def test_grades_are_those_of_the_nets_features_and_answers(judge, net, real, many):
     x, y = many
     grade, right = judge.grade(x, y)
-    logits, hidden, reference = net(x), net[:10](x), net[:10](real)
-    assert grade["FD"] == pytest.approx(quality.frechet_distance(hidden, reference), rel=1e-4)
+    logits = net(x)
+    assert grade["FD"] == pytest.approx(quality.frechet_distance(logits, net(real)), rel=1e-4) and torch.allclose(judge(x)[0], net[:10](x), atol=1e-4)
     assert grade["IS"] == pytest.approx(quality.inception_score(logits), rel=1e-5) and torch.equal(right, logits.argmax(1) == y)
-    assert hybrid.Judge(net, "9", x).grade(x, y)[0]["FD"] == pytest.approx(0, abs=1e-3 * hidden.var(0).sum().item())
+    assert hybrid.Judge(net, "9", x).grade(x, y)[0]["FD"] == pytest.approx(0, abs=1e-3 * logits.var(0).sum().item())
 
 
 def test_a_judge_sees_images_clamped_and_in_batches_of_any_size(judge, net, real, many):
@@ -56,8 +56,8 @@ def test_a_judge_sees_images_clamped_and_in_batches_of_any_size(judge, net, real
 
 
 def test_features_of_any_shape_are_flattened(net, real):
-    judge = hybrid.Judge(net, "0", real[:3])
-    assert judge.reference.shape == (3, 8 * 28 * 28) and not judge.reference.requires_grad
+    found, logits = hybrid.Judge(net, "0", real)(real[:3])
+    assert found.shape == (3, 8 * 28 * 28) and logits.shape == (3, 10) and not found.requires_grad
 
 
 @pytest.mark.parametrize("make, message", [
@@ -144,7 +144,7 @@ def study(net, monkeypatch):
 def test_a_studys_images_do_not_overlap_and_its_chains_begin_in_their_classes(study, net):
     assert study.asked == [("judges", "test", {"device": "cpu", "eps": 0.1})]
     assert len(study.test) == 30 and len(study.real) == 50 and len(torch.unique(torch.cat([study.test.x, study.real.x]).flatten(1), dim=0)) == 80
-    assert torch.allclose(study.judge.reference, net[:10](study.real.unit), atol=1e-4)
+    assert torch.allclose(study.judge.reference, net(study.real.unit), atol=1e-4)
     x0, y = study.sampler.x0, study.sampler.y
     assert x0.shape == (200, 1, 28, 28) and x0.min() >= 0 and x0.max() <= 1 and torch.equal(y, torch.arange(200) // 20)
     means = torch.stack([study.train.unit[study.train.y == k].mean(0) for k in range(10)])

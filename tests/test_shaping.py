@@ -55,6 +55,7 @@ def test_changes_of_linear_models_are_eq_15():
     found = shaping.changes(before, after, x, x / 2, torch.tensor([0, 1]))
     assert found["attack"]["joint"].tolist() == [0.5, 1.5]    # -f_y: -1 to -0.5, -3 to -1.5
     assert found["update"]["joint"].tolist() == [-0.5, 1.0]   # then to -1, and to -0.5
+    assert found["clean"]["joint"].tolist() == [-1, 2]        # meanwhile -1 to -2, -3 to -1
 
     def E(*f):
         return -torch.tensor(f, dtype=torch.float64).exp().sum().log()
@@ -97,7 +98,7 @@ def test_the_course_of_a_run_is_eq_15_at_its_snapshots(trained, kind):
     x, y = trained
     seeds = torch.arange(75)
     found = shaping.course("attacked", "test", x, y, generator=seeds, objective=kind)
-    assert set(found) == {"attack", "step", "epoch"}
+    assert set(found) == {"attack", "step", "epoch", "clean, epoch"}
     assert all(set(energies) == {"joint", "marginal"} and all(values.shape == (2, 75) for values in energies.values()) for energies in found.values())
     assert (found["attack"]["joint"].mean(1) > 0).all() and (found["step"]["joint"].mean(1) < 0).all()
     settings = {key: value for key, value in ATTACKS[kind].items() if key != "name"}
@@ -110,11 +111,12 @@ def test_the_course_of_a_run_is_eq_15_at_its_snapshots(trained, kind):
             cross_entropy(twin(attacked), y[rows]).backward()
             optimizer.step()
             with torch.no_grad():
-                outputs = {"clean": before(x[rows]), "low": before(attacked), "step": twin.eval()(attacked), "epoch": later(attacked)}
+                outputs = {"clean": before(x[rows]), "low": before(attacked), "step": twin.eval()(attacked), "epoch": later(attacked), "later": later(x[rows])}
             energies = {"joint": {key: -f[range(len(f)), y[rows]] for key, f in outputs.items()},
                         "marginal": {key: -f.logsumexp(1) for key, f in outputs.items()}}
             for energy, E in energies.items():
-                for change, expected in (("attack", E["low"] - E["clean"]), ("step", E["step"] - E["low"]), ("epoch", E["epoch"] - E["low"])):
+                for change, expected in (("attack", E["low"] - E["clean"]), ("step", E["step"] - E["low"]), ("epoch", E["epoch"] - E["low"]),
+                                         ("clean, epoch", E["later"] - E["clean"])):
                     assert torch.allclose(found[change][energy][epoch - 1, rows], expected, atol=1e-4), (change, energy, epoch)
 
 

@@ -76,7 +76,7 @@ class EnergyData:
     title: str
     eps: Positive            # of the attacks, max norm (paper: 8/255)
     stride: Positive         # l2 length of a Langevin step from a real image, root mean square
-    judge: str               # a run of the zoo, which net of it, and the layer of its features
+    judge: str               # a run of the zoo, which net of it, and the layer of its features; none of those compared
     judge_member: dict
     judge_layer: str
     attacked: EnergyNet      # of Table 1

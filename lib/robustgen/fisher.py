@@ -6,7 +6,7 @@ constant of the data the Fisher divergence (eq. 21) is F = E[1/2 |grad E|^2 - tr
 What F says of a classifier is less than it seems, and can be measured here, too:
 - A net of ReLUs is piecewise linear: wherever grad^2 E(x, y) is defined it is zero, and grad^2 E(x) has no positive
   eigenvalue. So both scores are at least 0, which a constant net reaches. Curvature that sits in the kinks is seen with
-  sigma > 0, the score of the energy averaged over Gaussian noise.
+  sigma > 0, where the data are blurred by Gaussian noise: denoising score matching (Vincent 2011).
 - Dividing the logits by T divides grad E by T. `FisherScore.scale` is the factor at which F is least, `explained` what is
   left: a number that no such factor changes.
 """
@@ -81,8 +81,8 @@ def joint_fisher_score(model, x, y, *, sigma: NonNegative = 0.0, draws: Count = 
     """JFS, F of E(x, y) (JEAT eq. 23): a FisherScore.
 
     x, y     images (N, C, H, W) in [0, 1], labels (N,).
-    sigma    0 for the score at the images. Else for the energy averaged over noise of that standard deviation in units of
-             [0, 1]: E_s(x) = E[E(x + sigma e)], with e ~ N(0, I) in pairs of opposite sign.
+    sigma    0 for the score at the images. Else they are blurred by noise of that standard deviation in units of [0, 1]:
+             means over x + sigma e, with e ~ N(0, I) in pairs of opposite sign.
     draws    of Hutchinson's estimate v' grad^2 E v, each v_i +1 or -1 by a coin's throw; or of pairs, whose
              e' (grad E(x + sigma e) - grad E(x - sigma e)) / 2 sigma has the trace as its mean (Stein's lemma).
 
@@ -139,7 +139,7 @@ def _pointwise(energy, x, sigma, draws, seeds):
 
 
 def _smooth(energy, x, sigma, draws, seeds):
-    """The same of the energy averaged over noise: squares are those at noisy images."""
+    """The same over noisy images."""
     square, traces = torch.zeros(len(x), dtype=x.dtype, device=x.device), []
     for draw in range(draws):
         e = rng.normal(seeds, x.shape[1:], stream=draw).to(x.dtype)

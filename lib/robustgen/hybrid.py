@@ -11,16 +11,17 @@ from .layers import features
 
 
 class Judge:
-    """An independent classifier that looks at generated images: Frechet distances, scores and names are taken with its features and answers.
+    """Another classifier that looks at generated images: Frechet distances, scores and names are taken with its logits.
 
-    model   any net of images in [0, 1], not one of those that are judged; layer, the module whose output are the features.
-    real    held-out images (N, C, H, W): the reference of Frechet distances.
+    model   any net of images in [0, 1], not one of those that are judged; layer, the module whose output are its features.
+    real    held-out images (N, C, H, W): the reference of Frechet distances. They are of logits, as the bias of a Frechet
+            distance grows with the number of features and falls with that of images, which are few.
     """
 
     def __init__(self, model, layer, real, *, batch=250):
         checks.frozen(model)
         self.net, self.batch = features(model, layer), batch
-        self.reference = self(real)[0]
+        self.reference = self(real)[1]
 
     @torch.no_grad()
     def __call__(self, x):
@@ -30,9 +31,9 @@ class Judge:
 
     def grade(self, x, y):
         """{"IS", "FD": Frechet distance to the reference, "named": share seen as class y} of images, and (N,) which are named right."""
-        found, logits = self(x)
+        logits = self(x)[1]
         right = logits.argmax(1) == y
-        return {"IS": quality.inception_score(logits), "FD": quality.frechet_distance(found, self.reference), "named": right.float().mean().item()}, right
+        return {"IS": quality.inception_score(logits), "FD": quality.frechet_distance(logits, self.reference), "named": right.float().mean().item()}, right
 
 
 class Tempered(nn.Module):
@@ -51,8 +52,9 @@ class Sampler:
     """How class-conditional images are drawn from every net alike.
 
     x0, y, seeds   where the chains begin, (N, C, H, W) in [0, 1], their classes and seeds.
-    stride         l2 length, in units of [0, 1], of a step from a real image, root mean square: each net's step_size is this over
-                   `FisherScore.length`. The paper does not say how it set a step for nets of different scales of logits.
+    stride         l2 length, in units of [0, 1], of a step down E(x, y) from a real image, root mean square: each net's step_size is
+                   this over `FisherScore.length`. The paper does not say how it set a step for nets of different scales of logits.
+                   Both energies have the same step_size, the paper's eta.
     steps, noise   of `generate.langevin`.
     """
 

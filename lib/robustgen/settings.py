@@ -215,6 +215,7 @@ class Jeat:
     per_class: Annotated[int, Field(ge=2)]    # chains
     steps: Count             # of Langevin dynamics
     noise: NonNegative
+    stride_factors: list[Positive]            # further lengths of step, in units of each dataset's stride
     neighbours: Count        # shown of Figure 7 (paper: 10)
     candidates: Count        # compared by SSIM, those of the highest correlation
     train_images: Count      # among which neighbours are looked for
@@ -224,6 +225,12 @@ class Jeat:
         within(self, "landscape_images", "landscape_shown")
         within(self, "candidates", "neighbours")
         within(self, "train_images", "candidates")
+        if self.images + self.real > 10000 or self.landscape_points % 2 == 0:
+            raise ValueError("'images' and 'real' are of 10000 test images together, and 'landscape_points' should be odd")
+        for data in self.datasets:
+            names = [net.name for net in data.nets]
+            if len(set(names)) < len(names) or not {"standard", "adversarial", "PreJEAT", "JEAT"} <= set(names):
+                raise ValueError(f"the nets of {data.name!r} should have names of their own, standard, adversarial, PreJEAT and JEAT among them; got {names}")
 
 
 NOTEBOOKS = {"spectral_mnist": SpectralMnist, "pgdd_imagenet": PgddImagenet, "gradresnet_cifar": GradresnetCifar, "off_manifold_lpips": OffManifoldLpips,

@@ -10,11 +10,14 @@ from .energy import joint_energy, marginal_energy
 
 
 def changes(before, after, x, attacked, y):
-    """Eq. 15: {"attack": E(attacked) - E(x) before an update, "update": what it then does to E(attacked)}, each {"joint": (B,), "marginal": (B,)}."""
+    """Eq. 15: {"attack": E(attacked) - E(x) before an update, "update": what it then does to E(attacked)}, each {"joint": (B,), "marginal": (B,)}.
+
+    "clean" is what the update does to E(x): that level drifts, too.
+    """
     with torch.no_grad():
-        clean, low, high = before(x), before(attacked), after(attacked)
+        clean, low, high, later = before(x), before(attacked), after(attacked), after(x)
     return {change: {"joint": joint_energy(b, y) - joint_energy(a, y), "marginal": marginal_energy(b) - marginal_energy(a)}
-            for change, a, b in (("attack", clean, low), ("update", low, high))}
+            for change, a, b in (("attack", clean, low), ("update", low, high), ("clean", clean, later))}
 
 
 def course(run, profile, x, y, *, generator=None, progress=False, **member):
@@ -24,7 +27,8 @@ def course(run, profile, x, y, *, generator=None, progress=False, **member):
     member   which net of the run; it has snapshots.
 
     The paper does not say what an update is: "step" is a gradient step on the very batch, without momentum, at the
-    learning rate of the epoch's end; "epoch" is all that the next epoch does. Changes are those after epochs 1, 2, ...
+    learning rate of the epoch's end, whatever the run's optimiser; "epoch" is all that the next epoch does, and "clean, epoch"
+    what it does to images that are not attacked. Changes are those after epochs 1, 2, ...
 
     Raises ValueError for a run without attacks, of a single epoch, or without snapshots.
     """
@@ -45,7 +49,7 @@ def course(run, profile, x, y, *, generator=None, progress=False, **member):
             attacked = attacks.pgd(before, x[rows], y[rows], **objective.attack, loss=objective.climbed, generator=rng.fold(seeds[rows], epoch))
             stepped = updated(before, attacked, y[rows], rate(settings, epoch))
             step, whole = (changes(before, after, x[rows], attacked, y[rows]) for after in (stepped, later))
-            for change, energies in (("attack", step["attack"]), ("step", step["update"]), ("epoch", whole["update"])):
+            for change, energies in (("attack", step["attack"]), ("step", step["update"]), ("epoch", whole["update"]), ("clean, epoch", whole["clean"])):
                 for energy, values in energies.items():
                     parts.setdefault(change, {}).setdefault(energy, []).append(values)
         for change, energies in parts.items():
