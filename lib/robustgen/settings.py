@@ -199,7 +199,7 @@ class Jeat:
     images: Annotated[int, Field(ge=2)]       # test images at which nets are probed and attacked
     real: Annotated[int, Field(ge=2)]         # further ones: the reference of Frechet distances
     attack_steps: Count      # paper: 20
-    auto_images: Count       # under AutoAttack, of `images`
+    auto_images: Count       # under AutoAttack, and for Table 1, of `images`
     auto_steps: Count        # of APGD (standard: 100)
     auto_queries: Count      # of Square (standard: 5000)
     course: EnergyNet        # the adversarial training of Figure 3; its run keeps snapshots
