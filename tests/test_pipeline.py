@@ -59,45 +59,38 @@ def test_rates_are_means_over_seeds_in_per_cent(reproduced):
     assert {verdict["claim"][:4] for verdict in metrics["verdict"]} == {"cifa", "mnis"}
 
 
-def test_notebook_6_takes_other_settings(reproduced, run_in, tmp_path):
-    """A single seed, no plain PGD in the sweep, fewer steps than shown: keys that depend on one another."""
-    home, _ = reproduced
+def _net(name, run, **member):
+    return {"name": name, "run": run, "member": member}
+
+
+STRIP = {"net": "mnist-standard", "member": {"seed": 1}, "layer": None, "start": "perlin", "drift_noise": 0.1, "diffusion_noise": 0, "eps": 0.3,
+         "step_size": 1, "steps": 2, "smoothing_sigma": 0, "smoothing_draws": 1}
+DIGITS = {"name": "mnist", "title": "Digits", "eps": 0.1, "stride": 0.5, "judge": "mnist-robust", "judge_member": {"seed": 1}, "judge_layer": "10",
+          "attacked": _net("standard", "mnist-robust", seed=0),
+          "nets": [_net("standard", "mnist-controls", training="standard"), _net("adversarial", "mnist-controls", training="adversarial"),
+                   _net("PreJEAT", "mnist-controls", training="prejeat"), _net("JEM", "mnist-jem"), _net("JEAT", "mnist-jeat", seed=1)]}
+
+
+@pytest.mark.parametrize("notebook, settings, words", [
+    # one strip, one radius and epoch, no edits but the exchange of spectra: keys that verdicts and figures depend on
+    ("2_pgdd_imagenet", {"strips": [STRIP], "epochs": [2], "truncations": [], "powers": [], "floors": [], "seed": 1, "judge_seeds": [0], "steps": 4},
+     "Causal test, photographs"),
+    # no noise level beyond the training range, other levels than Table 1's, noise on all images of the detectors
+    ("3_gradresnet_cifar", {"range_sigmas": [10, 50], "sigmas": [10, 20], "shown": 1, "ood_sigmas": [25], "grid_sigmas": [0, 20], "largest": 2,
+                            "smallest": 2, "seed": 3}, "PSNR, σ = 20 in the published order"),
+    # another score model alone, another family shown, radii and noise of its own
+    ("4_off_manifold_lpips", {"scores": [{"name": "DRUNet", "net": "cifar10-denoisers", "member": {"net": "drunet"}, "draws": 0}], "radii": [1.0, 3.0],
+                              "radius": 3.0, "shown": 1, "shown_family": "cifar10-noise", "theorem_sigmas": [0.01, 0.001], "bayes_sigma": 100.0, "seed": 3},
+     "gradients are compared with that of DRUNet"),
+    # digits alone, one seed, another judge, other sizes
+    ("5_jeat", {"datasets": [DIGITS], "seeds": [1], "per_class": 3, "landscape_shown": 2, "seed": 3}, "Digits: images are judged by mnist-robust"),
+    # a single seed, no plain PGD in the sweep, fewer steps than shown: keys that depend on one another
+    ("6_he_pgd", {"seeds": [1], "lams": [1.2], "steps": 2, "eps": 0.05}, "PGD (13)"),
+])
+def test_a_notebook_takes_other_settings(reproduced, run_in, tmp_path, notebook, settings, words):
     out = tmp_path / "out.ipynb"
-    run_in("papermill", "notebooks/6_he_pgd.ipynb", str(out), "-p", "profile", "test", "-y", "{seeds: [1], lams: [1.2], steps: 2, eps: 0.05}")
-    assert "PGD (13)" in out.read_text() and "holds?" in out.read_text()
-
-
-def test_notebook_3_takes_other_settings(reproduced, run_in, tmp_path):
-    """No noise level beyond the training range, other levels than Table 1's, noise on all images of the detectors."""
-    home, _ = reproduced
-    out = tmp_path / "out.ipynb"
-    run_in("papermill", "notebooks/3_gradresnet_cifar.ipynb", str(out), "-p", "profile", "test",
-           "-y", "{range_sigmas: [10, 50], sigmas: [10, 20], shown: 1, ood_sigmas: [25], grid_sigmas: [0, 20], largest: 2, smallest: 2, seed: 3}")
-    assert "PSNR, σ = 20 in the published order" in out.read_text() and "holds?" in out.read_text()
-
-
-def test_notebook_4_takes_other_settings(reproduced, run_in, tmp_path):
-    """Another score model alone, another family shown, radii and noise of its own."""
-    home, _ = reproduced
-    out = tmp_path / "out.ipynb"
-    run_in("papermill", "notebooks/4_off_manifold_lpips.ipynb", str(out), "-p", "profile", "test",
-           "-y", "{scores: [{name: DRUNet, net: cifar10-denoisers, member: {net: drunet}, draws: 0}], radii: [1.0, 3.0], radius: 3.0, shown: 1, "
-                 "shown_family: cifar10-noise, theorem_sigmas: [0.01, 0.001], bayes_sigma: 100.0, seed: 3}")
-    assert "gradients are compared with that of DRUNet" in out.read_text() and "holds?" in out.read_text()
-
-
-def test_notebook_5_takes_other_settings(reproduced, run_in, tmp_path):
-    """Digits alone, one seed, three nets without JEM, other sizes."""
-    home, _ = reproduced
-    net = "{{name: {0}, run: {1}, member: {2}}}".format
-    nets = ", ".join([net("standard", "mnist-controls", "{training: standard}"), net("adversarial", "mnist-controls", "{training: adversarial}"),
-                      net("PreJEAT", "mnist-controls", "{training: prejeat}"), net("JEM", "mnist-jem", "{}"), net("JEAT", "mnist-jeat", "{seed: 1}")])
-    digits = f"{{name: mnist, title: Digits, eps: 0.1, stride: 0.5, judge: mnist-robust, judge_member: {{seed: 1}}, judge_layer: '10', " \
-             f"attacked: {net('standard', 'mnist-robust', '{seed: 0}')}, nets: [{nets}]}}"
-    out = tmp_path / "out.ipynb"
-    run_in("papermill", "notebooks/5_jeat.ipynb", str(out), "-p", "profile", "test",
-           "-y", f"{{datasets: [{digits}], seeds: [1], per_class: 3, landscape_shown: 2, seed: 3}}")
-    assert "Digits: images are judged by mnist-robust" in out.read_text() and "holds?" in out.read_text()
+    run_in("papermill", f"notebooks/{notebook}.ipynb", str(out), "-p", "profile", "test", "-y", json.dumps(settings))   # JSON is YAML
+    assert words in out.read_text() and "holds?" in out.read_text()
 
 
 def test_without_lpips_notebook_4_goes_by_the_cosine_and_says_so(reproduced):
@@ -115,16 +108,6 @@ def test_table_1_has_the_times_of_training(reproduced):
     seconds = json.loads((home / "results/test/checkpoints/cifar10-gradresnet/task=joint.json").read_text())["seconds"]
     assert values["GradResNet, joint"]["training, h"] == [pytest.approx(seconds / 3600)]
     assert set(values["DnCNN"]) == {"PSNR, σ = 25", "training, h"} and set(values["ResNet"]) == {"accuracy", "training, h"}
-
-
-def test_notebook_2_takes_other_settings(reproduced, run_in, tmp_path):
-    """One strip, one radius and epoch, no edits but the exchange of spectra: keys that verdicts and figures depend on."""
-    strip = "{net: mnist-standard, member: {seed: 1}, layer: null, start: perlin, drift_noise: 0.1, diffusion_noise: 0, eps: 0.3, step_size: 1, steps: 2, " \
-            "smoothing_sigma: 0, smoothing_draws: 1}"
-    out = tmp_path / "out.ipynb"
-    run_in("papermill", "notebooks/2_pgdd_imagenet.ipynb", str(out), "-p", "profile", "test",
-           "-y", f"{{strips: [{strip}], epochs: [2], truncations: [], powers: [], floors: [], seed: 1, judge_seeds: [0], steps: 4}}")
-    assert "Causal test, photographs" in out.read_text() and "holds?" in out.read_text()
 
 
 def test_figures_without_published_numbers_have_no_published_columns(reproduced):
