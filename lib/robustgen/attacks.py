@@ -125,6 +125,9 @@ def balancing_lam(model, x, y, *, high: Positive = 2.5, tolerance: Positive = 0.
     raise ValueError(f"the energy jumps past the natural images' at lam = {high:.4g}; use more images, or raise 'tolerance'")
 
 
+TORCHATTACKS = {"linf": "Linf", "l2": "L2"}   # the norms as torchattacks names them
+
+
 class Draws(TorchFunctionMode):
     """Within it, torch.rand and torch.randn of shape (B, C, H, W) draw numbers that belong to the images of these seeds.
 
@@ -153,7 +156,7 @@ def apgd(model, x, y, *, norm: Norm = "linf", eps: Positive, steps: Count, gener
     from torchattacks import APGD  # costs seconds
 
     checks.classifier(model, x, y)
-    attack = APGD(model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, steps=steps, loss="ce")
+    attack = APGD(model, norm=TORCHATTACKS[norm], eps=eps, steps=steps, loss="ce")
     with torch.no_grad():
         right = model(x).argmax(1) == y
     reached = x.clone()

@@ -7,8 +7,7 @@ from . import attacks, checks, rng
 from .config import Count, Norm, Positive, arguments
 from .energy import joint_energy
 
-NORMS = {"linf": "Linf", "l2": "L2"}   # as torchattacks names them
-TARGETS = 9                            # wrong classes that the targeted attack tries, the likeliest first
+TARGETS = 9   # wrong classes that the targeted attack tries, the likeliest first
 
 
 @arguments
@@ -63,7 +62,7 @@ class _APGDT(torchattacks.APGD):
 
 
 def _targeted(model, x, y, *, norm, eps, steps, generator):
-    attack = _APGDT(model, norm=NORMS[norm], eps=eps, steps=steps, loss="dlr")
+    attack = _APGDT(model, norm=attacks.TORCHATTACKS[norm], eps=eps, steps=steps, loss="dlr")
     ranked = attacks.logits_of(model, x).scatter(1, y[:, None], torch.inf).argsort(1, descending=True)   # y comes first
     reached, left = x.clone(), torch.arange(len(x), device=x.device)
     for target in range(1, min(TARGETS + 1, ranked.shape[1])):
@@ -88,7 +87,7 @@ class _Square(torchattacks.Square):
 
 def _square(model, x, y, *, norm, eps, queries, shared, generator):
     """All images share the places of the squares, and in the max norm their signs: `shared` is the seed of those."""
-    attack = _Square(model, norm=NORMS[norm], eps=eps, n_queries=queries)
+    attack = _Square(model, norm=attacks.TORCHATTACKS[norm], eps=eps, n_queries=queries)
     attack.init_hyperparam(x)
     with attacks.Draws(generator, shared) as attack.draws:
         return attack.attack_single_run(x, y)[1]

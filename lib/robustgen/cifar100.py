@@ -13,11 +13,11 @@ from . import paths, sources
 ARCHIVE = "cifar-100-binary.tar.gz"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"   # and its MD5
 CLASSES = tuple("apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar cattle "
-           "chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house "
-           "kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid "
-           "otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew "
-           "skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout "
-           "tulip turtle wardrobe whale willow_tree wolf woman worm".split())
+                "chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house "
+                "kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid "
+                "otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew "
+                "skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout "
+                "tulip turtle wardrobe whale willow_tree wolf woman worm".split())
 CHECKSUM = ("md5", "03b5dce01913d631647c71ecec9e9cb8")
 
 
@@ -33,7 +33,7 @@ def read(split):
 
 
 def _find():
-    path = next((folder / ARCHIVE for folder in sources.folders() if (folder / ARCHIVE).is_file()), None)
+    path = sources.found(ARCHIVE)
     if path is None:
         path = paths.cache() / ARCHIVE
         try:

@@ -122,7 +122,7 @@ def classes(name):
 
 def _find(model):
     """The path of a model's file, with the right checksum; downloads it where there is none."""
-    path = next((folder / model.file for folder in sources.folders() if (folder / model.file).is_file()), None)
+    path = sources.found(model.file)
     try:
         path = path or _fetch(model)
     except Exception as error:   # whatever goes wrong, the remedy is the same

@@ -137,7 +137,7 @@ def _check(a, b):
 def _find(net):
     """The path of a net's weights, with the right checksum; downloads torchvision's file where there is none."""
     ours, theirs = net.checksums
-    path = next((path for folder in sources.folders() for file in net.checksums if (path := folder / file).is_file()), None)
+    path = sources.found(*net.checksums)
     if path is None:
         path = paths.cache() / theirs
         try:

@@ -40,22 +40,23 @@ def course(run, profile, x, y, *, generator=None, progress=False, **member):
     if settings["objective"]["name"] not in ("AdversarialCE", "PreJEAT") or settings["epochs"] < 2:
         raise ValueError(f"{run} was trained by {settings['objective']['name']} for {settings['epochs']} epochs; "
                          "choose a run that attacks its images, of 2 epochs or more")
-    seeds, found = rng.seeds(generator, len(x), x.device), {}
+    seeds, found = rng.seeds(generator, len(x), x.device), []
     for epoch in tqdm(range(1, settings["epochs"]), desc=f"{run}, its energies", unit="epoch", disable=not progress):
         before, later = (zoo.load(run, profile, epoch=e, device=x.device, **member) for e in (epoch, epoch + 1))
         objective = objectives.build(before, **settings["objective"])
-        parts = {}
+        parts = []
         for rows in torch.arange(len(x), device=x.device).split(settings["batch"]):
             attacked = attacks.pgd(before, x[rows], y[rows], **objective.attack, loss=objective.climbed, generator=rng.fold(seeds[rows], epoch))
             stepped = updated(before, attacked, y[rows], rate(settings, epoch))
             step, whole = (changes(before, after, x[rows], attacked, y[rows]) for after in (stepped, later))
-            for change, energies in (("attack", step["attack"]), ("step", step["update"]), ("epoch", whole["update"]), ("clean, epoch", whole["clean"])):
-                for energy, values in energies.items():
-                    parts.setdefault(change, {}).setdefault(energy, []).append(values)
-        for change, energies in parts.items():
-            for energy, values in energies.items():
-                found.setdefault(change, {}).setdefault(energy, []).append(torch.cat(values))
-    return {change: {energy: torch.stack(values) for energy, values in energies.items()} for change, energies in found.items()}
+            parts.append({"attack": step["attack"], "step": step["update"], "epoch": whole["update"], "clean, epoch": whole["clean"]})
+        found.append(_joined(torch.cat, parts))
+    return _joined(torch.stack, found)
+
+
+def _joined(join, parts):
+    """Nested dicts of tensors, {change: {energy: tensor}}, as one."""
+    return {change: {energy: join([part[change][energy] for part in parts]) for energy in energies} for change, energies in parts[0].items()}
 
 
 def updated(model, x, y, rate):

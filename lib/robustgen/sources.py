@@ -71,6 +71,11 @@ def folders():
     return ([Path(given)] if given else []) + [paths.cache()]
 
 
+def found(*files):
+    """The path of the first of these files that one of the `folders` has, or None."""
+    return next((path for folder in folders() for file in files if (path := folder / file).is_file()), None)
+
+
 def whole(path, algorithm, digits):
     """Whether a file's checksum begins with `digits`."""
     return digest(path, algorithm).startswith(digits)
