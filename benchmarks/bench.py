@@ -17,8 +17,25 @@ from types import SimpleNamespace
 
 import torch
 import torchattacks
-from robustgen import attacks, config, data, energy, generate, job, langevin, manifold, models, objectives, rng, spectral, train, zoo
-from robustgen.vision import torchvision
+from robustgen.attacks import external
+from robustgen.attacks.evaluation import accuracy, robust_accuracy
+from robustgen.attacks.gradient_based import he_pgd, pgd
+from robustgen.core import dynamics, rng
+from robustgen.core.energy import marginal_energy
+from robustgen.data.datasets import load_data
+from robustgen.models.builders import build_model
+from robustgen.models.checkpoints import load_weights
+from robustgen.models.inference import logits_of
+from robustgen.probes import manifold, spectral
+from robustgen.sampling.chains import langevin
+from robustgen.sampling.drift import pgdd
+from robustgen.sampling.starts import gaussian_start
+from robustgen.training.family import _fabric
+from robustgen.training.registry import build_objective
+from robustgen.training.runs import load_run
+from robustgen.training.trainer import Job, train_net
+from robustgen.utils.torchvision_import import torchvision
+from robustgen.zoo.trained import load_net
 from torch.nn.functional import cross_entropy
 
 PGD = dict(norm="l2", eps=1.5, step_size=0.2, steps=20)
@@ -46,7 +63,7 @@ def torchattacks_pgd(model, x, y):
 
 
 def foolbox_pgd(model, x, y):
-    return attacks.foolbox_pgd(model, x, y, norm="l2", eps=1.5, step_size=0.2, steps=20)
+    return external.foolbox_pgd(model, x, y, norm="l2", eps=1.5, step_size=0.2, steps=20)
 
 
 def plain_robust_accuracy(model, x, y, *, eps, step_size, steps):
@@ -67,25 +84,25 @@ def plain_robust_accuracy(model, x, y, *, eps, step_size, steps):
 def attack_pairs(standard, robust, x, y):
     few = x[:128], y[:128]
     for name, other in {"torchattacks": torchattacks_pgd, "foolbox": foolbox_pgd}.items():
-        pair(f"PGD-20, l2, 128 images, against {name}", lambda: attacks.pgd(robust, *few, **PGD), lambda: other(robust, *few), 9)
+        pair(f"PGD-20, l2, 128 images, against {name}", lambda: pgd(robust, *few, **PGD), lambda: other(robust, *few), 9)
         double = copy.deepcopy(robust).double(), few[0][:32].double(), few[1][:32]   # float32 rounding, not the algorithm, parts them else
-        print(f"    largest difference of a pixel, in float64: {(attacks.pgd(*double, **PGD) - other(*double)).abs().max():.1e}")
+        print(f"    largest difference of a pixel, in float64: {(pgd(*double, **PGD) - other(*double)).abs().max():.1e}")
 
     for eps in (1.5, 3.0):   # the fewer images survive, the more there is to save
         settings = dict(eps=eps, step_size=eps / 7.5, steps=20)
         a, b = pair(f"robust_accuracy of the standard net, 1000 images, eps {eps}, plain loop",
-                    lambda: attacks.robust_accuracy(standard, x, y, norm="l2", **settings),
+                    lambda: robust_accuracy(standard, x, y, norm="l2", **settings),
                     lambda: statistics.fmean(plain_robust_accuracy(standard, bx, by, **settings) for bx, by in zip(x.split(100), y.split(100))), 3)
         print(f"    accuracies: {a:.4f} and {b:.4f}")
 
 
 def folding_pair():
     """HE-PGD as notebook 6 runs it: batch norms as part of the convolutions against as they were trained."""
-    test = data.load("cifar10", "test", 100)
-    nets = {folded: zoo.load("cifar10-standard", "laptop", folded=folded) for folded in (True, False)}
+    test = load_data("cifar10", "test", 100)
+    nets = {folded: load_net("cifar10-standard", "laptop", folded=folded) for folded in (True, False)}
     reached = pair("HE-PGD-40 on cifar10-standard, 100 images, batch norms as trained",
-                   *(lambda net=net: attacks.he_pgd(net, test.unit, test.y, generator=0) for net in nets.values()), 9)
-    a, b = (energy.marginal_energy(attacks.logits_of(nets[False], images)).mean() for images in reached)
+                   *(lambda net=net: he_pgd(net, test.unit, test.y, generator=0) for net in nets.values()), 9)
+    a, b = (marginal_energy(logits_of(nets[False], images)).mean() for images in reached)
     print(f"    mean E(x) reached: {a:.3f} and {b:.3f}")
 
 
@@ -100,12 +117,12 @@ def spectrum_pair(robust, x):
 
 def generation_pair():
     """PGDD on an MNIST net: trajectories in batches against the same ones by themselves; and the memory that 1000 of them take."""
-    net = zoo.load("mnist-l2", "laptop", eps=1.0).to(memory_format=torch.contiguous_format)
-    x0, seeds = generate.gaussian(100, (1, 28, 28), generator=0), rng.seeds(0, 100)
+    net = load_net("mnist-l2", "laptop", eps=1.0).to(memory_format=torch.contiguous_format)
+    x0, seeds = gaussian_start(100, (1, 28, 28), generator=0), rng.seeds(0, 100)
     settings = dict(drift_noise=0.2, diffusion_noise=0.01, eps=1.0, step_size=1.0, steps=20)
     a, b = pair("PGDD, 100 trajectories of 20 steps, MNIST CNN, one at a time",
-                lambda: generate.pgdd(net, x0, generator=seeds, **settings).images,
-                lambda: torch.cat([generate.pgdd(net, x0[i:i + 1], generator=seeds[i:i + 1], **settings).images for i in range(len(x0))]), 9)
+                lambda: pgdd(net, x0, generator=seeds, **settings).images,
+                lambda: torch.cat([pgdd(net, x0[i:i + 1], generator=seeds[i:i + 1], **settings).images for i in range(len(x0))]), 9)
     print(f"    pixels that agree to 1e-3: {((a - b).abs() < 1e-3).float().mean():.2%}")
     runs = {kept: [thousand(kept) for _ in range(5)] for kept in (True, False)}
     (a, peak), (b, _) = (map(statistics.median, zip(*turns)) for turns in runs.values())
@@ -139,17 +156,17 @@ print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_m
 def langevin_pairs():
     """Chains of a class in batches of 100, weights at rest, against JEM's own way and against a backward pass a step."""
     for run, chains, steps, n in (("mnist-jeat", 10000, 2, 5), ("cifar10-jeat", 1000, 2, 5)):
-        net = zoo.load(run, "laptop")
+        net = load_net(run, "laptop")
         trained = copy.deepcopy(net).requires_grad_(True)
-        train_set = data.load(run.partition("-")[0], "train", 5000)
+        train_set = load_data(run.partition("-")[0], "train", 5000)
         y, seeds = torch.arange(chains) % 10, rng.seeds(0, chains)
-        x0 = langevin.class_gaussian(train_set)(rng.fold(seeds, 1), y).clamp(0, 1)
+        x0 = dynamics.class_gaussian_start(train_set)(rng.fold(seeds, 1), y).clamp(0, 1)
         settings = dict(steps=steps, step_size=0.25, noise=0.005)
         for name, theirs in {"JEM's way": jem_chains, "backward passes": backward_chains}.items():
             pair(f"{chains} chains of {steps} steps, {run}, against {name}",
-                 lambda: generate.langevin(net, x0, y, generator=seeds, **settings), lambda: theirs(trained, x0, y, **settings), n)
+                 lambda: langevin(net, x0, y, generator=seeds, **settings), lambda: theirs(trained, x0, y, **settings), n)
             few = x0[:200], y[:200]
-            a, b = generate.langevin(net, *few, **settings | {"noise": 0.0}), theirs(trained, *few, **settings | {"noise": 0.0})
+            a, b = langevin(net, *few, **settings | {"noise": 0.0}), theirs(trained, *few, **settings | {"noise": 0.0})
             print(f"    largest difference of a pixel, without noise: {(a - b).abs().max():.1e}")
 
 
@@ -177,10 +194,10 @@ def backward_chains(net, x0, y, *, steps, step_size, noise):
 
 def joint_denoising_pair(device):
     """A step of eq. 13 through torch.func (compiled on a GPU) against plain autograd with create_graph."""
-    run = config.run("laptop" if device == "cpu" else "gpu", "cifar10-gradresnet")
-    images = data.load("cifar10", "train", 64).to(device)
+    run = load_run("laptop" if device == "cpu" else "gpu", "cifar10-gradresnet")
+    images = load_data("cifar10", "train", 64).to(device)
     x, y, seeds = images.unit, images.y, rng.seeds(0, 64, device)
-    ours = objectives.build(models.build(**run.model, generator=0, channels_last=run.channels_last).to(device), **run.objective)
+    ours = build_objective(build_model(**run.model, generator=0, channels_last=run.channels_last).to(device), **run.objective)
     plain = copy.deepcopy(ours)
 
     def plain_loss(x, sigma, e):
@@ -220,12 +237,12 @@ class Cifar(torch.utils.data.Dataset):
 
 def data_path_pair():
     """An epoch of flipped and cropped batches: resident against a DataLoader with a worker a core."""
-    images = data.load("cifar10", "train", 20000)
-    resident = SimpleNamespace(images=images, run=config.run("laptop", "cifar10-standard"))
+    images = load_data("cifar10", "train", 20000)
+    resident = SimpleNamespace(images=images, run=load_run("laptop", "cifar10-standard"))
     loader = torch.utils.data.DataLoader(Cifar(images), batch_size=128, shuffle=True, num_workers=2, persistent_workers=True)
 
     def ours():
-        return sum(len(job.Job.batch(resident, part, rng.fold(0, part))[0]) for part in torch.randperm(len(images)).split(128))
+        return sum(len(Job.batch(resident, part, rng.fold(0, part))[0]) for part in torch.randperm(len(images)).split(128))
 
     a, b = pair("an epoch of 20000 augmented images, DataLoader with 2 workers", ours, lambda: sum(map(len, loader)), 5)
     assert a == b == len(images)
@@ -233,19 +250,19 @@ def data_path_pair():
 
 def adversarial_pair():
     """Whole trainings of the narrow CIFAR-10 net, one step with a random start against ten without."""
-    test = data.load("cifar10", "test", 500)
+    test = load_data("cifar10", "test", 500)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for steps, size in ((1, 0.03922), (10, 0.00784)):
-            settings = config.run("laptop", "cifar10-linf").members()["eps=0.03137"]
+            settings = load_run("laptop", "cifar10-linf").members()["eps=0.03137"]
             changes = {"images": 5000, "epochs": 4, "objective.steps": steps, "objective.step_size": size, "objective.random_start": steps == 1}
             settings = settings._changed(changes)
             began = time.perf_counter()
-            train.fit(settings, Path(folder) / str(steps), train._fabric("32-true", "ddp"), label=f"{steps}-step")
+            train_net(settings, Path(folder) / str(steps), _fabric("32-true", "ddp"), label=f"{steps}-step")
             seconds = time.perf_counter() - began
-            net = zoo.load_weights(Path(folder) / f"{steps}.safetensors", settings.model)
+            net = load_weights(Path(folder) / f"{steps}.safetensors", settings.model)
             attack = dict(norm="linf", eps=8 / 255, step_size=2 / 255, steps=20)
-            results[steps] = seconds, attacks.accuracy(net, test.unit, test.y), attacks.robust_accuracy(net, test.unit, test.y, **attack)
+            results[steps] = seconds, accuracy(net, test.unit, test.y), robust_accuracy(net, test.unit, test.y, **attack)
     print(f"adversarial training, 5000 images of CIFAR-10, 4 epochs, 10-step against single-step: {results[10][0] / results[1][0]:.2f}×  n = 1")
     for steps, (seconds, clean, robust) in results.items():
         print(f"    {steps}-step: {seconds:.1f} s, accuracy {clean:.3f}, under PGD-20 at 8/255 {robust:.3f}")
@@ -253,7 +270,7 @@ def adversarial_pair():
 
 def layout_pairs():
     """What a profile chooses: memory layout, precision, one net after another."""
-    images = data.load("cifar10", "train", 64)
+    images = load_data("cifar10", "train", 64)
     x, y = images.unit, images.y
 
     def step(model, x, precision=torch.float32):
@@ -262,14 +279,14 @@ def layout_pairs():
         loss.backward()
         model.zero_grad()
 
-    last = models.build("resnet10", width=16, generator=0)
-    first = models.build("resnet10", width=16, generator=0, channels_last=False)
+    last = build_model("resnet10", width=16, generator=0)
+    first = build_model("resnet10", width=16, generator=0, channels_last=False)
     moved = x.contiguous(memory_format=torch.channels_last)
     pair("training step of resnet10, width 16, 64 images, channels first", lambda: step(last, moved), lambda: step(first, x), 15)
     pair("the same in float32 against bf16-mixed", lambda: step(last, moved), lambda: step(last, moved, torch.bfloat16), 9)
 
-    nets = [models.build("mnist_cnn", width=32, hidden=100, generator=seed, channels_last=False) for seed in range(5)]
-    digits = data.load("mnist", "train", 64)
+    nets = [build_model("mnist_cnn", width=32, hidden=100, generator=seed, channels_last=False) for seed in range(5)]
+    digits = load_data("mnist", "train", 64)
     pair("5 MNIST nets one after another against stacked with torch.func", *stacked(nets, [(digits.unit, digits.y)]), 15)
 
 
@@ -315,7 +332,7 @@ def stacked(nets, batches, lr=0.0):
 
 def manifold_pairs():
     """Tangent bases by forward mode against reverse mode, and an epoch of five nets of a family one by one against all at once."""
-    autoencoder = models.build("autoencoder", latent=128, width=32, generator=0).eval().requires_grad_(False)
+    autoencoder = build_model("autoencoder", latent=128, width=32, generator=0).eval().requires_grad_(False)
     z = rng.normal(rng.seeds(0, 4), (128,))
 
     def reverse():
@@ -337,8 +354,8 @@ def manifold_pairs():
     found = pair("the same of one image, forward mode, one reverse pass a pixel", lambda: manifold.tangent_basis(autoencoder.decode, z[:1]), passes, 3)
     print(f"    largest difference of a projector's entry: {largest(found[0], found[1][None]):.1e}")
 
-    images = data.load("shapes", "train", 640)
-    nets = [models.build("resnet10", width=8, generator=seed, channels_last=False) for seed in range(5)]
+    images = load_data("shapes", "train", 640)
+    nets = [build_model("resnet10", width=8, generator=seed, channels_last=False) for seed in range(5)]
     batches = list(zip(images.unit.split(32), images.y.split(32)))
     pair("an epoch of 5 resnet10 of width 8, 640 shapes, stacked by torch.func", *stacked(nets, batches, lr=0.05), 5)
     double = stacked([net.double() for net in nets], [(x.double(), y) for x, y in batches[:3]], lr=0.05)   # in float32 rounding grows from step to step
@@ -354,11 +371,11 @@ def main():
     print(f"{torch.get_num_threads()} CPU threads, {torch.cuda.get_device_name() if device == 'cuda' else 'no GPU'}, torch {torch.__version__}")
     print(f"{'pair: ours against the other':70} {'ours':>12} {'other':>12}   other / ours, [range]")
     try:
-        standard, robust = zoo.load("mnist-standard", "laptop"), zoo.load("mnist-robust", "laptop")
+        standard, robust = load_net("mnist-standard", "laptop"), load_net("mnist-robust", "laptop")
     except FileNotFoundError as missing:
         sys.exit(str(missing))
     if part in (None, "attacks"):
-        test = data.load("mnist", "test", 1000)
+        test = load_data("mnist", "test", 1000)
         attack_pairs(standard, robust, test.unit, test.y)
         folding_pair()
         spectrum_pair(robust, test.unit)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from robustgen.data.datasets import load_data
+from robustgen.models.builders import build_model
+from robustgen.training.registry import build_objective
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(2)
@@ -16,21 +19,19 @@ torch.set_num_threads(2)
 @pytest.fixture(scope="session")
 def digits():
     """32 test images of MNIST and their labels."""
-    from robustgen import data
 
-    images = data.load("mnist", "test")[:32]
+    images = load_data("mnist", "test")[:32]
     return images.unit, images.y
 
 
 @pytest.fixture(scope="session")
 def net():
     """A small CNN, trained for a moment so that its gradients mean something."""
-    from robustgen import data, models, objectives
 
-    model = models.build("mnist_cnn", width=8, hidden=32, generator=0)
-    objective = objectives.build(model, "CrossEntropy")
+    model = build_model("mnist_cnn", width=8, hidden=32, generator=0)
+    objective = build_objective(model, "CrossEntropy")
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    images = data.load("mnist", "train", 2000, seed=0)
+    images = load_data("mnist", "train", 2000, seed=0)
     for part in torch.randperm(2000, generator=torch.Generator().manual_seed(0)).split(50):
         loss, _ = objective(images[part].unit, images[part].y)
         optimizer.zero_grad()
@@ -42,14 +43,13 @@ def net():
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
     """ROBUSTGEN_DATA names tmp_path/given, the user's cache is in tmp_path/cache, and there is no network."""
-    from robustgen import sources
 
     def download(url):
         raise OSError("no route to host")
 
     monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path / "given"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources, "download", download)
+    monkeypatch.setattr(download, "retrieve", download)
 
 
 @pytest.fixture(scope="session")

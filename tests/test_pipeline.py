@@ -178,7 +178,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 def test_torchvision_imports_beside_this_torch():
     import torch
-    from robustgen.vision import torchvision
+    from robustgen.utils.torchvision_import import torchvision
 
     assert torchvision.models.resnet18(weights=None)(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
 

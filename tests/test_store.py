@@ -9,7 +9,10 @@ import sys
 import pytest
 import yaml
 from conftest import ROOT
-from robustgen import config
+from robustgen.training.runs import load_run, run_names
+from robustgen.training.schedules import SCHEDULES
+from robustgen.training.trainer import _named, check_run
+from robustgen.utils.profiles import profile_names
 
 LOCK = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -47,23 +50,22 @@ def test_training_stages_depend_on_the_files_that_shape_a_checkpoint():
 
 def test_every_run_has_a_stage_and_every_profile_has_every_run():
     runs = STAGES["train"]["matrix"]["run"]
-    for profile in config.profiles():
-        assert sorted(config.runs(profile)) == sorted(runs), profile
+    for profile in profile_names():
+        assert sorted(run_names(profile)) == sorted(runs), profile
 
 
-@pytest.mark.parametrize("profile", config.profiles())
+@pytest.mark.parametrize("profile", profile_names())
 def test_every_net_of_every_profile_can_be_built(profile):
-    from robustgen import job
 
-    for run in config.runs(profile):
-        for member, settings in config.run(profile, run).members().items():
+    for run in run_names(profile):
+        for member, settings in load_run(profile, run).members().items():
             source = f"{profile}, {run} {member}"
-            job.check(settings, source)
-            assert job._named("schedule", job.SCHEDULES, settings.schedule, source)(1.0) <= 1
+            check_run(settings, source)
+            assert _named("schedule", SCHEDULES, settings.schedule, source)(1.0) <= 1
 
 
 def test_every_laptop_run_is_locked():
-    assert sorted(SHIPPED) == sorted(f"train@laptop-{run}" for run in config.runs("laptop")), REMEDY
+    assert sorted(SHIPPED) == sorted(f"train@laptop-{run}" for run in run_names("laptop")), REMEDY
 
 
 @pytest.mark.parametrize("stage", SHIPPED)
@@ -85,7 +87,7 @@ def test_the_store_has_every_locked_checkpoint_whole(stage):
         assert md5(stored(out["md5"])) == out["md5"].removesuffix(".dir"), f"{out['path']}: {REMEDY}"
         if out["md5"].endswith(".dir"):
             files = json.loads(stored(out["md5"]).read_text())
-            assert {f"{member}.safetensors" for member in config.run("laptop", stage.removeprefix("train@laptop-")).members()} <= {f["relpath"] for f in files}
+            assert {f"{member}.safetensors" for member in load_run("laptop", stage.removeprefix("train@laptop-")).members()} <= {f["relpath"] for f in files}
             for file in files:
                 assert md5(stored(file["md5"])) == file["md5"], f"{out['path']}/{file['relpath']}: {REMEDY}"
 
@@ -112,7 +114,7 @@ def test_a_fresh_clone_gets_the_checkpoints_and_trains_nothing(checkout, run_in)
     assert plan.count("didn't change, skipping") >= len(SHIPPED)
     assert "Running stage 'train" not in plan
     weights = list((checkout / "results/laptop/checkpoints").rglob("*.safetensors"))
-    assert len(weights) >= sum(len(config.run("laptop", run).members()) for run in config.runs("laptop"))
+    assert len(weights) >= sum(len(load_run("laptop", run).members()) for run in run_names("laptop"))
 
 
 @pytest.mark.parametrize("arguments, words", [([], "dvc pull --quiet --allow-missing --remote store train"), (["FRESH=1"], "dvc repro --force train")])

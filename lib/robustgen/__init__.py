@@ -1,22 +1,9 @@
 """robustgen: why can a classifier that was only trained to be robust also generate?
 
-Modules are imported when first used: `import robustgen as rg`, then `rg.attacks.pgd(...)`.
+What most users need is here, as `rg.pgd` or `rg.load_net` after `import robustgen as rg`; the rest is in the packages,
+such as `rg.probes.manifold.rho_off`. Everything is imported when it is first used. The names are listed in `__init__.pyi`.
 """
 
-import importlib
+import lazy_loader
 
-__all__ = ["ascent", "attacks", "augment", "autoattack", "autodiff", "bayes", "checks", "cifar100", "classification", "config", "data", "defences",
-           "denoisers", "denoising", "detect", "distractor", "edm", "energy", "fields", "fisher", "folding", "generate", "gradients", "gram", "hub", "hybrid",
-           "imagenet", "imagenette", "inception", "jem", "job", "landscape", "langevin", "layers", "manifold", "models", "objectives", "paths", "perceptual",
-           "plots", "progressive", "quality", "report", "resnets", "risk", "rng", "sampling", "scores", "settings", "shapes", "shaping", "sources",
-           "spectral", "survey", "train", "trajectories", "unpickle", "vision", "zoo"]
-
-
-def __getattr__(name):
-    if name in __all__:
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module 'robustgen' has no attribute {name!r}")
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,6 @@
+"""Images near given ones that a net gets wrong, and detectors of them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, [
+    "detection", "ensemble", "evaluation", "external", "gradient_based", "smoothing"])

@@ -1,0 +1,94 @@
+"""Attacks over many images: accuracy, robust accuracy, and the logits that an attack meets on its way."""
+
+import torch
+
+from ..core import ascent, rng
+from ..core.energy import log_odds
+from ..models.inference import logits_of
+from ..utils.arguments import Count, Norm, Positive, arguments
+from ..utils.validation import check_classifier
+
+
+def logits_along(model, x, y, *, attack, **settings):
+    """Run an attack and keep the logits it meets: (images (B, C, H, W), logits (B, steps + 1, K)).
+
+    attack   `pgd`, `he_pgd`, or another that makes one forward pass a step: those passes are the attack's own.
+    """
+    seen = []
+
+    def watched(x):
+        logits = model(x)
+        seen.append(logits.detach())
+        return logits
+
+    reached = attack(watched, x, y, **settings)
+    with torch.no_grad():
+        watched(reached)
+    return reached, torch.stack(seen[1:], 1)   # the first is the check at the door
+
+
+def true_and_rival(logits, y):
+    """The logit of the true class and the largest of the others, both (...): from logits (..., K) and labels (...)."""
+    index = y[..., None]
+    return logits.gather(-1, index)[..., 0], logits.scatter(-1, index, -torch.inf).amax(-1)
+
+
+@arguments
+def batched(function, model, x, y, *, batch: Count = 100, generator=None, progress: bool = False, **settings):
+    """`function(model, x, y, **settings)` over batches, its results put together: for more images than fit at once.
+
+    function    an attack or `trajectory`. generator is shared out image by image, so `batch` changes no result.
+    """
+    from tqdm import tqdm
+
+    seeds = rng.seeds(generator, len(x), x.device) if generator is not None else None
+    name, parts = getattr(settings.get("attack", function), "__name__", "attack"), []
+    for index in tqdm(torch.arange(len(x)).split(batch), desc=name, unit="batch", disable=not progress):
+        own = {} if seeds is None else {"generator": seeds[index]}
+        parts.append(function(model, x[index], y[index], **settings, **own))
+    return tuple(map(torch.cat, zip(*parts))) if isinstance(parts[0], tuple) else torch.cat(parts)
+
+
+def accuracy(model, x, y, *, batch=500):
+    """Share of images classified right."""
+    check_classifier(model, x, y)
+    return int((logits_of(model, x, batch=batch).argmax(1) == y).sum()) / len(x)
+
+
+@arguments
+def robust_accuracy(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: Count,
+                    random_start: bool = False, generator=None, batch: Count = 100, progress: bool = False, each: bool = False):
+    """Share of images that are classified right at every iterate of PGD, the clean image included.
+
+    each   return which images are, booleans (N,), instead.
+
+    The arguments are those of `pgd`. An image leaves the batch at its first wrong answer, and waiting ones
+    take its place: the forward pass of each step tells, so the check is free.
+    """
+    from tqdm import tqdm
+
+    check_classifier(model, x, y)
+    start = ascent.random_in_ball(norm, x, eps, generator) if random_start else x
+    step = ascent.STEP[norm](step_size)
+    waiting = torch.arange(len(x), device=x.device)
+    robust = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    active, taken = waiting[:0], waiting[:0]   # images under attack, and the steps each has taken
+    z = start[:0]
+    logits = None
+
+    def objective(z):
+        nonlocal logits
+        logits = model(z)
+        return log_odds(logits, y[active])
+
+    with tqdm(total=len(x), desc="robust accuracy", unit="image", disable=not progress) as bar:
+        while len(waiting) or len(active):
+            new, waiting = waiting.split([min(batch - len(active), len(waiting)), max(0, len(waiting) + len(active) - batch)])
+            active, taken, z = torch.cat([active, new]), torch.cat([taken, torch.zeros_like(new)]), torch.cat([z, start[new]])
+            z = ascent.ascend(z, objective, step=step, project=ascent.ball(norm, x[active], eps), steps=1)
+            right, last = logits.argmax(1) == y[active], taken == steps   # logits of the images before this step
+            robust[active[right & last]] = True
+            stay = right & ~last
+            bar.update(int((~stay).sum()))
+            active, taken, z = active[stay], taken[stay] + 1, z[stay]
+    return robust if each else int(robust.sum()) / len(x)

@@ -1,0 +1,183 @@
+"""Datasets as resident uint8 tensors, and how their files are fetched and checked.
+
+A dataset is a folder of `data/` whose files have known MD5 sums. Sources are tried in order (`sources`).
+What one brings is checked; then it appears all at once. Imagenette, ImageNet and CIFAR-100 live outside the repository (`imagenette`, `imagenet`, `cifar100`).
+"""
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..utils import paths
+from ..utils.arguments import known
+from ..utils.mirrors import CHECKSUMS, dataset_problems, fetch_datasets
+from . import cifar100, imagenet, imagenette
+
+if TYPE_CHECKING:   # torch is loaded where it is used: fetching needs none
+    import torch
+
+
+CLASSES = {
+    "mnist": tuple("0123456789"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "cifar100": cifar100.CLASSES,
+    "imagenette": tuple(imagenette.CLASSES.values()),
+    "shapes": ("disc", "ring", "bar", "square", "triangle", "cross", "star", "crescent", "dumbbell", "tee"),
+}
+MAPPED = {"imagenet": imagenet.SIDE, "imagenet64": 64}   # the squares' side in pixels
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "shapes": (3, 32, 32), "imagenette": (3, imagenette.SIDE, imagenette.SIDE),
+          **{name: (3, side, side) for name, side in MAPPED.items()}}
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images: `x` uint8 (N, C, H, W), `y` int64 (N,), and the classes' names."""
+
+    x: "torch.Tensor"
+    y: "torch.Tensor"
+    classes: tuple
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        """A slice, or the images that a tensor of positions names."""
+        return replace(self, x=self.x[index], y=self.y[index])
+
+    def to(self, device):
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
+
+    @property
+    def unit(self):
+        """The images as float32 in [0, 1]."""
+        return self.x.float() / 255
+
+
+@dataclass(frozen=True)
+class Mapped(Images):
+    """Images too many for memory: `x` is a memory map on disk, and those asked for are brought to the device."""
+
+    device: str = "cpu"
+
+    def __getitem__(self, index):
+        import torch
+
+        rows = index if isinstance(index, slice) else index.cpu().numpy()
+        return Images(torch.from_numpy(np.array(self.x[rows])), self.y[rows], self.classes).to(self.device)
+
+    def to(self, device):
+        return replace(self, device=device)
+
+    @property
+    def unit(self):
+        raise MemoryError("all of ImageNet does not fit into memory; index first, such as images[:100].unit")
+
+
+def load_data(name, split, n=None, seed=0):
+    """Load a dataset from `data/`, or one of photographs from where it lies.
+
+    name   "mnist" (60000 + 10000 images, 1x28x28), "cifar10" and "cifar100" (50000 + 10000, 3x32x32; the latter:
+           `cifar100`), "imagenette" (9469 + 3925,
+           3x150x150: `imagenette`), "imagenet" (1281167 + 50000, 3x256x256: `imagenet`), "imagenet64" (the same,
+           3x64x64), "mnist-distractor" (as mnist, 1x56x28, with a letter above or below the digit: `distractor`), or
+           "shapes" (10000 + 2000, 3x32x32, rendered: `shapes`).
+    split  "train" or "test".
+    n      take this many images, drawn without replacement with `seed`; None takes all, in file order. All of ImageNet
+           stays on disk (`Mapped`).
+
+    Raises OSError, naming the remedy, where the files are missing (FileNotFoundError) or an archive is damaged.
+    """
+    import torch
+
+    from . import distractor
+
+    known("dataset", name, (*READERS, *MAPPED, "mnist-distractor"))
+    known("split", split, ("train", "test"))
+    files = name.removesuffix("-distractor")
+    x, y, classes = imagenet.read_imagenet(split, MAPPED[name]) if name in MAPPED else (*READERS[files](split), CLASSES[files])
+    if name in MAPPED and n is None:
+        return Mapped(x, torch.from_numpy(y), classes)
+    chosen = torch.arange(len(x))
+    if n is not None:
+        if not 0 < n <= len(x):
+            raise ValueError(f"{name} has {len(x)} {split} images; {n} cannot be drawn. Choose 1 to {len(x)}.")
+        chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
+    x = torch.from_numpy(x[chosen.numpy()]).view(-1, *SHAPES[files])   # only what is drawn is copied, or decoded
+    y = torch.from_numpy(y[chosen.numpy()].astype(np.int64))
+    if name != files:
+        x = distractor.compose(x, chosen)
+    return Images(x, y, classes)
+
+
+def _folder(name):
+    folder = paths.DATA / name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data/{name} is missing; fetch it with: make data")
+    return folder
+
+
+def _read_mnist(split):
+    folder, part = _folder("mnist"), "train" if split == "train" else "t10k"
+    x = np.memmap(folder / f"{part}-images-idx3-ubyte", np.uint8, "r")[16:]   # behind a 16-byte header
+    y = np.fromfile(folder / f"{part}-labels-idx1-ubyte", np.uint8)[8:]
+    return x.reshape(-1, 784), y
+
+
+def _read_cifar10(split):
+    folder = _folder("cifar10")
+    files = [f for f in CHECKSUMS["cifar10"] if f.startswith("data" if split == "train" else "test")]
+    rows = np.concatenate([np.memmap(folder / f, np.uint8, "r") for f in files]).reshape(-1, 3073)
+    return rows[:, 1:], rows[:, 0]
+
+
+def _read_shapes(split):
+    from .shapes import read_shapes
+
+    return read_shapes(split)
+
+
+READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10, "cifar100": cifar100.read_cifar100, "imagenette": imagenette.read_imagenette, "shapes": _read_shapes}
+
+
+def fit_images(images, shape):
+    """Images as those of another dataset, `shape` (C, H, W): larger ones averaged down, smaller ones amid black, grey ones in every channel.
+
+    Raises ValueError for images larger along one side and smaller along the other, or of other colours.
+    """
+    from torch.nn.functional import adaptive_avg_pool2d, pad
+
+    channels, height, width = shape
+    own = images.x.shape[1:]
+    if own[0] not in (1, channels) or (own[1] < height) != (own[2] < width):
+        raise ValueError(f"images of shape {tuple(own)} cannot be fitted to {tuple(shape)}; crop them or choose another dataset")
+    x = images.x.expand(-1, channels, -1, -1)
+    if x.shape[2] >= height and x.shape[3] >= width:
+        x = adaptive_avg_pool2d(x.float(), (height, width)).round().byte()
+    else:
+        rows, columns = height - x.shape[2], width - x.shape[3]
+        x = pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+    return replace(images, x=x)
+
+
+def main():
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m robustgen.data", description="Fetch the datasets into data/ and check them.")
+    parser.add_argument("names", nargs="*", default=list(CHECKSUMS), help=f"of: {', '.join(CHECKSUMS)} (default: all)")
+    parser.add_argument("--check", metavar="FILE", help="fetch nothing: check what is there and write the files' MD5 sums to FILE")
+    args = parser.parse_args()
+    try:
+        if not args.check:
+            return fetch_datasets(args.names)
+        for name in args.names:
+            for problem in dataset_problems(known("dataset", name, CHECKSUMS), paths.DATA / name):
+                raise FileNotFoundError(f"data/{name}: {problem}; fetch it with: make data")
+        paths.write_text(args.check, json.dumps({name: CHECKSUMS[name] for name in args.names}, indent=1) + "\n")
+    except (OSError, ValueError) as problem:
+        parser.exit(1, f"{problem}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What a notebook found, kept as files, and the report that puts it beside the papers' numbers.
+
+A notebook writes `results/<profile>/<notebook>/`: metrics.json, figures and tables. `python -m
+robustgen.report PROFILE` reads every metrics.json and `published.yaml` and writes `results/<profile>/REPORT.md`
+with copies of the figures and metrics beside it.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import asdict
+
+from ..training.runs import load_run
+from ..utils import paths
+from ..utils.arguments import known
+from ..utils.profiles import profile_names
+from .record import published_tables, read_published, verdict_table
+from .settings import load_settings
+
+PROFILE_OF_THE_PAPERS = "paper"   # its settings are the papers' own, so a profile's difference from it can be told
+
+
+def write_report(profile):
+    """Write `results/<profile>/REPORT.md`, its figures and metrics; return its path."""
+    known("profile", profile, profile_names())
+    home = paths.RESULTS / profile
+    published = read_published()
+    parts = [f"# Published and reproduced: profile `{profile}`",
+             "Reproduced values are mean ± sample standard deviation over training seeds. Made by `make repro`; do not edit."]
+    with paths.atomic(home / "figures") as figures, paths.atomic(home / "metrics") as metrics:
+        figures.mkdir()
+        metrics.mkdir()
+        for notebook, paper in published.items():
+            source = home / notebook / "metrics.json"
+            if not source.exists():
+                raise FileNotFoundError(f"{source.relative_to(paths.ROOT)} is missing; make it with: make repro PROFILE={profile}")
+            content = json.loads(source.read_text(encoding="utf-8"))
+            shutil.copyfile(source, metrics / f"{notebook}.json")
+            parts += [f"## {paper['paper']}", *published_tables(content, paper), _differences(profile, notebook, paper["runs"]),
+                      "\n".join(f"- {note}" for note in paper["notes"]), "### Verdict", verdict_table(content)]
+            for file, caption in content["figures"].items():
+                name = f"{notebook}-{file}"
+                shutil.copyfile(source.parent / file, figures / name)
+                parts.append(f"![{caption}](figures/{name})\n\n*{caption}*")
+    paths.write_text(home / "REPORT.md", "\n\n".join(parts) + "\n")
+    return home / "REPORT.md"
+
+
+def _differences(profile, notebook, runs):
+    """The settings in which a profile departs from the papers' own, as a Markdown table."""
+    def flat(settings, prefix=""):
+        for key, value in settings.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{key}.")
+            elif isinstance(value, list) and value and isinstance(value[0], dict):   # such as rows of a figure: too long for a table
+                yield f"{prefix}{key}", f"{len(value)}, see params/"
+            else:
+                yield f"{prefix}{key}", value
+
+    lines = ["| setting | paper | here |", "|---|---|---|"]
+    trained = [run for run in runs if load_run(profile, run).members()]
+    lines += [f"| {run} | trained | not in this profile |" for run in runs if run not in trained]
+    for where, get in [(notebook, lambda p: load_settings(p, notebook))] + [(run, lambda p, run=run: load_run(p, run)) for run in trained]:
+        theirs, ours = (dict(flat(asdict(get(p)))) for p in (PROFILE_OF_THE_PAPERS, profile))
+        lines += [f"| {where}: {key} | {theirs.get(key, '–')} | {value} |" for key, value in ours.items() if theirs.get(key) != value]
+    return "### Settings that differ\n\n" + ("\n".join(lines) if len(lines) > 2 else "None.")
+
+
+def main():
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m robustgen.report", description="Write results/<profile>/REPORT.md.")
+    parser.add_argument("profile", help=f"one of: {', '.join(profile_names())}")
+    try:
+        print(write_report(parser.parse_args().profile).relative_to(paths.ROOT))
+    except (ValueError, OSError) as problem:
+        sys.exit(str(problem))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""How alike two maps look: LPIPS, the same distance with the features of our own nets, and the cosine as a plain reference.
+
+A map is the picture of a gradient or a score. `alignment` is the off-manifold paper's number (section 4.2, appendix B.10):
+1 - LPIPS of a net's input gradient and the score at the same image. All values are per image.
+"""
+
+import functools
+import importlib.metadata
+from dataclasses import dataclass
+
+import torch
+
+from ..models.layers import features
+from ..utils import download, paths
+from ..utils.arguments import known
+from ..utils.validation import check_eval_mode
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net of torchvision, and the files of its weights: of its features alone, or torchvision's own."""
+
+    name: str
+    taps: tuple       # names in its `features` of the layers that LPIPS compares
+    smallest: int     # pixels of a map's side with which each of them still has an output
+    checksums: dict   # file: sha256, or the first digits of it, which torchvision has in the name
+
+
+NETS = {
+    "alex": Net("alexnet", ("1", "4", "7", "9", "11"), 31, {
+        "lpips/alexnet_features.pth": "1454cf628f565bb39c929b4ab19c33d8c662292055b946c48daaeb6ccaf8811d", "alexnet-owt-7be5be79.pth": "7be5be79"}),
+    "squeeze": Net("squeezenet1_1", ("1", "4", "7", "9", "10", "11", "12"), 17, {
+        "lpips/squeezenet1_1_features.pth": "65848f4c678bba05bcc2fc7c35df775d303ffcbc3e24e770a727cb4296e10e84", "squeezenet1_1-b8a52dc0.pth": "b8a52dc0"}),
+}
+URL = "https://download.pytorch.org/models/"
+
+
+def load_lpips(net="alex", device="cpu"):
+    """Learned perceptual image patch similarity, version 0.1 (Zhang et al. 2018): a function f(a, b, batch=100) -> (B,), 0 for equal maps.
+
+    net    "alex", as in the off-manifold paper, for maps of at least 31 pixels a side, or "squeeze", for 17.
+    a, b   (B, C, H, W) in [-1, 1] on `device`; C is 3, or 1, which is repeated.
+
+    The net's weights are looked for in the folder named by ROBUSTGEN_DATA, then in the user's cache, to which torchvision's
+    are downloaded where both lack them; those of the channels come with torchmetrics. Raises FileNotFoundError where they
+    are not to be had, OSError for a wrong checksum, ValueError for an unknown net; f, for maps of other shapes or ranges, or too small.
+    """
+    from ..utils.torchvision_import import torchvision
+
+    entry = NETS[known("LPIPS net", net, NETS)]
+    state = torch.load(_find(entry), map_location="cpu", weights_only=True)
+    with torch.device("meta"):   # neither time nor random numbers for weights that are replaced
+        layers = getattr(torchvision.models, entry.name)().features
+    layers.load_state_dict({key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}, assign=True)
+    layers = layers[:int(entry.taps[-1]) + 1]   # a pooling after the last would need larger maps
+    tapped = functools.reduce(_Heard, entry.taps, layers.eval().requires_grad_(False).to(device))
+    heads = importlib.metadata.distribution("torchmetrics").locate_file(f"torchmetrics/functional/image/lpips_models/{net}.pth")
+    heads = [head.view(-1, 1).to(device) for head in torch.load(heads, map_location="cpu", weights_only=True).values()]   # (channels, 1) of each tap
+    mean, std = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]], device=device)[:, :, None, None]   # of ImageNet in [-1, 1]
+
+    def distance(a, b, batch=100):
+        _check(a, b)
+        if a.shape[1] not in (1, 3) or min(a.shape[2:]) < entry.smallest:
+            raise ValueError(f"LPIPS with net {net!r} takes maps of 1 or 3 channels and at least {entry.smallest} x {entry.smallest} pixels, got "
+                             f"{tuple(a.shape[1:])}; enlarge smaller ones, or take 'squeeze' (17 x 17) or feature_distance")
+        return _distance(lambda x: tapped((x.float() - mean) / std), heads, a, b, batch)   # one channel becomes three
+    return distance
+
+
+def feature_distance(model, layers):
+    """LPIPS's formula with the features of a net of ours, all channels alike: f(a, b, batch=100) -> (B,) in [0, 4], 0 for equal maps.
+
+    model    any net of images in [0, 1], in eval mode; a map in [-1, 1] is shown to it as (map + 1) / 2.
+    layers   names of its layers, such as ["layer1", "layer4"]: the mean over them is taken.
+
+    Raises ValueError for unknown layers and a net in train mode; f for maps of other shapes or ranges.
+    """
+    if isinstance(layers, str) or not layers or None in layers:
+        raise ValueError(f"layers must be a list of names, got {layers!r}; one layer is [name]")
+    check_eval_mode(model)
+    net = functools.reduce(_Heard, layers, model)
+
+    def distance(a, b, batch=100):
+        _check(a, b)
+        return _distance(lambda x: net((x + 1) / 2), [1 / len(layers)] * len(layers), a, b, batch)
+    return distance
+
+
+class _Heard:
+    """A net that gives the features of a layer; around another of its kind one layer more, from the same forward pass."""
+
+    def __init__(self, net, layer):
+        self.named_modules, self.inner, self.first = net.named_modules, features(net, layer), not isinstance(net, _Heard)
+
+    def __call__(self, x):
+        found, output = self.inner(x)
+        return [found] if self.first else [*output, found]
+
+
+def _distance(net, heads, a, b, batch):
+    """Weighted squared difference of the unit-long features at each position, its mean over positions, the sum over layers: (B,)."""
+    def unit(h):
+        h = h.reshape(*h.shape[:2], -1)   # (B, channels, positions)
+        return h / (h.norm(dim=1, keepdim=True) + 1e-10)
+    with torch.no_grad():
+        return torch.cat([sum(((unit(p) - unit(q)).square() * head).sum(1).mean(1) for p, q, head in zip(net(x), net(y), heads))
+                          for x, y in zip(a.split(batch), b.split(batch))])
+
+
+def max_normalised(maps):
+    """Maps (B, C, H, W), each divided by its own largest absolute value: in [-1, 1]. One that is all zero stays so."""
+    largest = maps.abs().amax((1, 2, 3), keepdim=True)
+    return maps / largest.where(largest != 0, 1)
+
+
+def cosine(a, b):
+    """Cosine similarity of maps (B, C, H, W) of any scale: (B,) in [-1, 1], NaN where either is zero."""
+    a, b = (max_normalised(maps).flatten(1) for maps in (a, b))   # so that no square vanishes in float32
+    return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).clamp(-1, 1)
+
+
+def alignment(gradient, score, distance, batch=100):
+    """1 - distance of the normalised maps, (B, C, H, W) of any scale: (B,), 1 for equal ones, NaN where either is zero.
+
+    distance   what `lpips`, as in the off-manifold paper, or `feature_distance` returns.
+    """
+    defined = gradient.flatten(1).any(1) & score.flatten(1).any(1)
+    return (1 - distance(max_normalised(gradient), max_normalised(score), batch)).where(defined, torch.nan)
+
+
+def _check(a, b):
+    if a.ndim != 4 or a.shape != b.shape:
+        raise ValueError(f"maps must be two tensors of one shape (B, C, H, W), got {tuple(a.shape)} and {tuple(b.shape)}")
+    if not ((a.abs() <= 1).all() and (b.abs() <= 1).all()):   # so NaN is refused too
+        raise ValueError("maps must lie in [-1, 1], without NaN; use perceptual.normalised")
+
+
+def _find(net):
+    """The path of a net's weights, with the right checksum; downloads torchvision's file where there is none."""
+    ours, theirs = net.checksums
+    path = download.found(*net.checksums)
+    if path is None:
+        path = paths.cache_folder() / theirs
+        try:
+            download.fetch(URL + theirs, path, ("sha256", net.checksums[theirs]))
+        except Exception as error:   # whatever goes wrong, the remedy is the same
+            raise FileNotFoundError(f"{theirs} is missing, and could not be had from {URL}{theirs} ({error}); "
+                                    f"put it, or its features as {ours}, in the folder named by ROBUSTGEN_DATA") from error
+    if not download.whole(path, "sha256", net.checksums[theirs if path.name == theirs else ours]):
+        raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have that of {URL}{theirs}")
+    return path

@@ -1,0 +1,50 @@
+"""The nets by name. Classifiers take images in [0, 1] to logits; normalisation is part of the model."""
+
+import torch
+from torch import nn
+
+from ..utils.arguments import Count, arguments, checked_call, known
+from . import denoisers, resnets
+
+
+@arguments
+def mnist_cnn(*, width: Count, hidden: Count):
+    """The MNIST CNN of Kolter & Madry's tutorial (implicit denoiser paper, appendix B): width 32, hidden 100.
+
+    He initialisation instead of torch's default; the paper does not name one.
+    """
+    def conv(inputs, outputs, stride):
+        return nn.Conv2d(inputs, outputs, 3, padding=1, stride=stride), nn.ReLU()
+
+    net = nn.Sequential(
+        *conv(1, width, 1), *conv(width, width, 2),
+        *conv(width, 2 * width, 1), *conv(2 * width, 2 * width, 2),
+        nn.Flatten(), nn.Linear(7 * 7 * 2 * width, hidden), nn.ReLU(),
+        nn.Linear(hidden, 10))
+    for layer in net:
+        if hasattr(layer, "weight"):   # torch's default is small for ReLU: adversarial training then idles at first
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return net
+
+
+BUILDERS = {
+    "mnist_cnn": mnist_cnn, "resnet": resnets.resnet, "resnet10": resnets.resnet10, "resnet18": resnets.resnet18,
+    "wrn_28_10": resnets.wrn_28_10, "gradresnet": resnets.gradresnet,
+    "dncnn": denoisers.dncnn, "drunet": denoisers.drunet, "autoencoder": denoisers.autoencoder,
+}
+
+
+def build_model(name, *, generator=None, channels_last=True, source="build_model", **kwargs):
+    """Build a model with fresh weights.
+
+    generator      an int seed: the same seed gives the same weights, whatever was drawn before.
+    channels_last  memory layout of the convolutions: faster nearly everywhere.
+    source         where the arguments come from, for the error that a wrong one raises.
+    """
+    make = BUILDERS[known("model", name, BUILDERS, f"{source}: ")]
+    with torch.random.fork_rng(devices=[]):
+        if generator is not None:
+            torch.manual_seed(generator)
+        model = checked_call(make, kwargs, source)
+    return model.to(memory_format=torch.channels_last) if channels_last else model

@@ -1,0 +1,52 @@
+"""Running a trained net: on which device, in which mode, over how many images at once."""
+
+import copy
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..utils.validation import check_classifier
+
+
+@torch.no_grad()
+def logits_of(model, x, *, batch=500):
+    """The model's logits (B, K), without gradients, from any number of images."""
+    check_classifier(model, x)
+    return torch.cat([model(part) for part in x.split(batch)])
+
+
+@contextmanager
+def evaluating(model):
+    """The model in eval mode for a while, its weights at rest: compiled code would else compute their gradients, too."""
+    training, flags = model.training, [(p, p.requires_grad) for p in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def fold_batch_norms(model):
+    """A copy of a model in eval mode in which no batch norm follows a convolution in an nn.Sequential.
+
+    For attacks and probes, which run a frozen net thousands of times; not for training.
+    Raises ValueError for a model in train mode, whose batch norms depend on the batch.
+    """
+    if model.training:
+        raise ValueError("a model in train mode cannot be folded, as its batch norms depend on the batch; call model.eval() first")
+    model = copy.deepcopy(model)
+    for layers in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
+        for i in range(len(layers) - 1):
+            if isinstance(layers[i], nn.Conv2d) and isinstance(layers[i + 1], nn.BatchNorm2d):
+                layers[i], layers[i + 1] = fuse_conv_bn_eval(layers[i], layers[i + 1]), nn.Identity()
+    return model.requires_grad_(False)
+
+
+def best_device():
+    """The accelerator, if there is one, else the CPU. On a GPU, TF32 is turned off: it would round probed gradients to 1e-3."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")

@@ -1,0 +1,42 @@
+"""Where generation begins: Gaussian and Perlin noise."""
+
+import torch
+
+from ..core import rng
+from ..utils.arguments import Count, NonNegative, Positive, arguments
+
+# Where trajectories begin
+
+@arguments
+def gaussian_start(n: Count, shape, *, mean: NonNegative = 0.5, sigma: Positive = 0.1, generator=None):
+    """Images of independent Gaussian pixels, clamped to [0, 1]: (n, *shape)."""
+    return (mean + sigma * rng.normal(rng.seeds(generator, n), tuple(shape))).clamp(0, 1)
+
+
+@arguments
+def perlin_start(n: Count, shape, *, cells: Count = 4, octaves: Count = 3, amplitude: Positive = 0.1, generator=None):
+    """Perlin noise (Perlin 2002) around 0.5, at most `amplitude` away from it: (n, *shape), each channel for itself.
+
+    cells     of the coarsest lattice, along each side. Each further octave has twice as many and half the height.
+    """
+    seeds, (channels, height, width) = rng.seeds(generator, n), shape
+    total = torch.zeros(n, channels, height, width)
+    for octave in range(octaves):
+        k = cells * 2**octave
+        angle = 2 * torch.pi * rng.uniform(seeds, (channels, k + 1, k + 1), stream=octave)
+        slopes = torch.stack([angle.sin(), angle.cos()])   # a unit vector (down, right) at each lattice point
+        y, x = (k * (torch.arange(side) + 0.5) / side for side in (height, width))   # at the pixels' centres
+        i, j = y.long(), x.long()
+        v, u = (y - i)[:, None], (x - j)[None]
+
+        def corner(down, right):   # the slope's product with the way from the corner
+            rows = slopes[:, :, :, i + down][..., j + right]
+            return rows[0] * (v - down) + rows[1] * (u - right)
+
+        top, bottom = (torch.lerp(corner(down, 0), corner(down, 1), _fade(u)) for down in (0, 1))
+        total += torch.lerp(top, bottom, _fade(v)) / 2**octave
+    return 0.5 + amplitude * total / (0.5**0.5 * (2 - 2.0 ** (1 - octaves)))   # one octave reaches at most the root of a half
+
+
+def _fade(t):
+    return t**3 * (t * (6 * t - 15) + 10)

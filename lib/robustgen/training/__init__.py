@@ -1,0 +1,7 @@
+"""Objectives and the trainer: with core, data and models all that shapes a checkpoint."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, [
+    "base", "classification", "denoising", "family", "jem", "progressive", "registry", "replay", "runs",
+    "schedules", "trainer"])

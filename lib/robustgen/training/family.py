@@ -1,0 +1,119 @@
+"""Train the nets of a run, one after another, on CPU, one GPU or several.
+
+    python -m robustgen.train mnist-robust --profile laptop
+    torchrun --nproc-per-node 2 -m robustgen.train mnist-robust --profile laptop
+
+A run is a family: members differ in one setting and are files of one folder, `results/<profile>/checkpoints/
+<run>/`. Work in progress lies in `results/<profile>/training/<run>/` and is moved there when all is done.
+After a kill, the same command goes on from the last whole epoch and ends with the same weights: batches,
+augmentation and noise are functions of (seed, epoch, image), and the state keeps the rest.
+
+A net that diverges goes back to its last whole epoch with another seed, three times at most.
+"""
+
+import csv
+import json
+import os
+import shutil
+from dataclasses import asdict, replace
+
+from ..utils import paths
+from ..utils.profiles import profile_names
+from .runs import load_run, run_names
+from .trainer import check_run, train_net
+
+
+def train(name, profile, *, precision=None, strategy="ddp"):
+    """Train every member of a run that is not trained yet; return the folder of its checkpoints.
+
+    precision   in place of the run's own. strategy   of Lightning Fabric, for several processes: "ddp" or "fsdp".
+    """
+    run = load_run(profile, name)
+    run = replace(run, precision=precision or run.precision)
+    fabric = _fabric(run.precision, strategy)
+    if run.batch % fabric.world_size:
+        raise ValueError(f"batch {run.batch} cannot be shared out over {fabric.world_size} processes; choose a multiple of it")
+    source = f"params/{profile}/train.yaml, {name}"
+    for settings in run.members().values():
+        check_run(settings, source)   # all of them, before the first takes its time
+    work = paths.RESULTS / profile / "training" / name
+    target = paths.RESULTS / profile / "checkpoints" / name
+    if _same(target, asdict(run)):
+        return target
+    fabric.barrier()
+    if fabric.is_global_zero:
+        _open(work, asdict(run))
+    fabric.barrier()
+    for member, settings in run.members().items():
+        if not (work / f"{member}.json").exists():
+            train_net(settings, work / member, fabric, label=f"{name} {member}", source=source)
+            fabric.barrier()   # every process must find, or not find, the same files
+    if fabric.is_global_zero:
+        _close(work, target, run)
+    return target
+
+
+def _same(folder, settings):
+    """Whether a folder's nets are, or are to be, trained with these settings."""
+    stamp = folder / "settings.json"
+    return stamp.exists() and stamp.read_text() == json.dumps(settings, indent=1)
+
+
+def _open(work, settings):
+    """Keep a folder of work in progress only if it was begun with the same settings."""
+    if not _same(work, settings):
+        shutil.rmtree(work, ignore_errors=True)
+        paths.write_text(work / "settings.json", json.dumps(settings, indent=1))
+
+
+def _close(work, target, run):
+    """Move finished work to its place, with the members' histories as one table beside it."""
+    rows = [{"member": member} | row for member in run.members() for row in json.loads((work / f"{member}.json").read_text())["history"]]
+    with paths.atomic(target.parent / f"{target.name}.csv") as new, open(new, "w", newline="") as file:
+        table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))   # members may log different things
+        table.writeheader()
+        table.writerows(rows)
+    for left in [*work.glob("*.state"), *work.glob(".tmp-*")]:   # by a kill at a bad moment
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    shutil.rmtree(target, ignore_errors=True)
+    work.rename(target)
+
+
+def _fabric(precision, strategy):
+    """Fabric for this process: one of those that torchrun or srun started, else the only one, on the best device."""
+    from lightning_fabric import Fabric
+
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if "SLURM_STEP_ID" in os.environ and "WORLD_SIZE" not in os.environ:   # srun, and no torchrun within it
+        world = int(os.environ["SLURM_NTASKS"])
+        local = world // int(os.environ["SLURM_NNODES"])
+    if world > 1 and strategy == "fsdp":
+        from lightning_fabric.strategies import FSDPStrategy  # costs half a second
+        from torch.distributed.fsdp import MixedPrecision
+
+        strategy = FSDPStrategy(state_dict_type="full", mixed_precision=MixedPrecision())   # images stay float32; autocast does the rest
+    fabric = Fabric(devices=local, num_nodes=world // local, strategy=strategy if world > 1 else "auto", precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def main():
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m robustgen.train", description="Train the nets of a run; a killed training goes on where it was.")
+    parser.add_argument("run", nargs="?", help="a section of params/<profile>/train.yaml; without it, their names are printed, a line each")
+    parser.add_argument("--profile", required=True, help=f"one of: {', '.join(profile_names())}")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), help="of the arithmetic, in place of the run's own")
+    parser.add_argument("--strategy", choices=("ddp", "fsdp"), default="ddp", help="for several processes (default: ddp)")
+    args = parser.parse_args()
+    try:
+        if args.run is None:
+            print("\n".join(run_names(args.profile)))
+        else:
+            print(train(args.run, args.profile, precision=args.precision, strategy=args.strategy).relative_to(paths.ROOT))
+    except (ValueError, OSError, FloatingPointError) as problem:
+        parser.exit(1, f"{problem}\n")
+
+
+if __name__ == "__main__":
+    main()
