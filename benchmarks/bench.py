@@ -54,7 +54,8 @@ def pair(title, ours, theirs, n):
         times.append([row[ours][0], row[theirs][0]])
     a, b = (statistics.median(column) for column in zip(*times))
     ratios = sorted(t / o for o, t in times)
-    print(f"{title:70} {a * 1e3:9.1f} ms {b * 1e3:9.1f} ms   {statistics.median(ratios):6.2f}×  [{ratios[0]:.2f}, {ratios[-1]:.2f}]  n = {n}", flush=True)
+    print(f"{title:70} {a * 1e3:9.1f} ms {b * 1e3:9.1f} ms   {statistics.median(ratios):6.2f}×  [{ratios[0]:.2f}, "
+          f"{ratios[-1]:.2f}]  n = {n}", flush=True)
     return row[ours][1], row[theirs][1]
 
 
@@ -68,6 +69,9 @@ def foolbox_pgd(model, x, y):
 
 def plain_robust_accuracy(model, x, y, *, eps, step_size, steps):
     """PGD on the cross-entropy, every image taking every l2 step; an image counts if it is right at each iterate."""
+    def length(v):
+        return v.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+
     robust = torch.ones(len(x), dtype=torch.bool)
     start, z = x, x
     for step in range(steps + 1):
@@ -76,23 +80,27 @@ def plain_robust_accuracy(model, x, y, *, eps, step_size, steps):
         robust &= logits.argmax(1) == y
         if step < steps:
             gradient, = torch.autograd.grad(cross_entropy(logits, y, reduction="sum"), z)
-            delta = z.detach() + step_size * gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1) - start
-            z = (start + delta * (eps / delta.flatten(1).norm(dim=1).clamp_min(1e-12)).clamp_max(1).view(-1, 1, 1, 1)).clamp(0, 1)
+            delta = z.detach() + step_size * gradient / length(gradient) - start
+            z = (start + delta * (eps / length(delta)).clamp_max(1)).clamp(0, 1)
     return robust.float().mean().item()
 
 
 def attack_pairs(standard, robust, x, y):
     few = x[:128], y[:128]
     for name, other in {"torchattacks": torchattacks_pgd, "foolbox": foolbox_pgd}.items():
-        pair(f"PGD-20, l2, 128 images, against {name}", lambda: pgd(robust, *few, **PGD), lambda: other(robust, *few), 9)
-        double = copy.deepcopy(robust).double(), few[0][:32].double(), few[1][:32]   # float32 rounding, not the algorithm, parts them else
-        print(f"    largest difference of a pixel, in float64: {(pgd(*double, **PGD) - other(*double)).abs().max():.1e}")
+        pair(f"PGD-20, l2, 128 images, against {name}", lambda: pgd(robust, *few, **PGD), lambda: other(robust, *few),
+             9)
+        # float32 rounding, not the algorithm, parts them else
+        double = copy.deepcopy(robust).double(), few[0][:32].double(), few[1][:32]
+        difference = (pgd(*double, **PGD) - other(*double)).abs().max()
+        print(f"    largest difference of a pixel, in float64: {difference:.1e}")
 
     for eps in (1.5, 3.0):   # the fewer images survive, the more there is to save
         settings = dict(eps=eps, step_size=eps / 7.5, steps=20)
         a, b = pair(f"robust_accuracy of the standard net, 1000 images, eps {eps}, plain loop",
                     lambda: robust_accuracy(standard, x, y, norm="l2", **settings),
-                    lambda: statistics.fmean(plain_robust_accuracy(standard, bx, by, **settings) for bx, by in zip(x.split(100), y.split(100))), 3)
+                    lambda: statistics.fmean(plain_robust_accuracy(standard, bx, by, **settings)
+                                             for bx, by in zip(x.split(100), y.split(100))), 3)
         print(f"    accuracies: {a:.4f} and {b:.4f}")
 
 
@@ -109,34 +117,41 @@ def folding_pair():
 def spectrum_pair(robust, x):
     exact, subspace = pair("8 leading eigenvalues, 8 images, exact against subspace",
                            lambda: spectral.spectrum(robust, x[:8], 8),
-                           lambda: spectral.spectrum(robust, x[:8], 8, method="subspace", tolerance=1e-4, generator=0), 3)
+                           lambda: spectral.spectrum(robust, x[:8], 8, method="subspace", tolerance=1e-4, generator=0),
+                           3)
     print(f"    largest relative difference of an eigenvalue: {(subspace / exact - 1).abs().max():.1e}")
 
 
 # Generation
 
 def generation_pair():
-    """PGDD on an MNIST net: trajectories in batches against the same ones by themselves; and the memory that 1000 of them take."""
+    """PGDD on an MNIST net: trajectories in batches against the same ones by themselves; and the memory that 1000 of
+    them take."""
     net = load_net("mnist-l2", "laptop", eps=1.0).to(memory_format=torch.contiguous_format)
     x0, seeds = gaussian_start(100, (1, 28, 28), generator=0), rng.seeds(0, 100)
     settings = dict(drift_noise=0.2, diffusion_noise=0.01, eps=1.0, step_size=1.0, steps=20)
     a, b = pair("PGDD, 100 trajectories of 20 steps, MNIST CNN, one at a time",
                 lambda: pgdd(net, x0, generator=seeds, **settings).images,
-                lambda: torch.cat([pgdd(net, x0[i:i + 1], generator=seeds[i:i + 1], **settings).images for i in range(len(x0))]), 9)
+                lambda: torch.cat([pgdd(net, x0[i:i + 1], generator=seeds[i:i + 1], **settings).images
+                                   for i in range(len(x0))]), 9)
     print(f"    pixels that agree to 1e-3: {((a - b).abs() < 1e-3).float().mean():.2%}")
     runs = {kept: [thousand(kept) for _ in range(5)] for kept in (True, False)}
     (a, peak), (b, _) = (map(statistics.median, zip(*turns)) for turns in runs.values())
     ratios = sorted(other / ours for (ours, _), (other, _) in zip(*runs.values()))
-    print(f"{'1000 trajectories of 20 steps: memory kept by glibc, or given back':70} {a * 1e3:9.1f} ms {b * 1e3:9.1f} ms   {statistics.median(ratios):6.2f}×  "
-          f"[{ratios[0]:.2f}, {ratios[-1]:.2f}]  n = 5\n    with every iterate kept; peak memory of the process: {peak:.2f} GiB")
+    print(f"{'1000 trajectories of 20 steps: memory kept by glibc, or given back':70} {a * 1e3:9.1f} ms {b * 1e3:9.1f} "
+          f"ms   {statistics.median(ratios):6.2f}×  "
+          f"[{ratios[0]:.2f}, {ratios[-1]:.2f}]  n = 5\n    with every iterate kept; peak memory of the process: "
+          f"{peak:.2f} GiB")
 
 
 def thousand(kept):
-    """Seconds and peak memory (GiB) of 1000 trajectories in a process of their own, with the Makefile's settings of malloc or glibc's."""
+    """Seconds and peak memory (GiB) of 1000 trajectories in a process of their own, with the Makefile's settings of
+    malloc or glibc's."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
     if kept:
         environment |= {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-    out = subprocess.run([sys.executable, "-c", THOUSAND], env=environment, check=True, capture_output=True, text=True).stdout
+    out = subprocess.run([sys.executable, "-c", THOUSAND], env=environment, check=True, capture_output=True,
+                         text=True).stdout
     return [float(number) for number in out.split()]
 
 
@@ -154,7 +169,8 @@ print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_m
 
 
 def langevin_pairs():
-    """Chains of a class in batches of 100, weights at rest, against JEM's own way and against a backward pass a step."""
+    """Chains of a class in batches of 100, weights at rest, against JEM's own way and against a backward pass a
+    step."""
     for run, chains, steps, n in (("mnist-jeat", 10000, 2, 5), ("cifar10-jeat", 1000, 2, 5)):
         net = load_net(run, "laptop")
         trained = copy.deepcopy(net).requires_grad_(True)
@@ -164,14 +180,16 @@ def langevin_pairs():
         settings = dict(steps=steps, step_size=0.25, noise=0.005)
         for name, theirs in {"JEM's way": jem_chains, "backward passes": backward_chains}.items():
             pair(f"{chains} chains of {steps} steps, {run}, against {name}",
-                 lambda: langevin(net, x0, y, generator=seeds, **settings), lambda: theirs(trained, x0, y, **settings), n)
+                 lambda: langevin(net, x0, y, generator=seeds, **settings), lambda: theirs(trained, x0, y, **settings),
+                 n)
             few = x0[:200], y[:200]
             a, b = langevin(net, *few, **settings | {"noise": 0.0}), theirs(trained, *few, **settings | {"noise": 0.0})
             print(f"    largest difference of a pixel, without noise: {(a - b).abs().max():.1e}")
 
 
 def jem_chains(net, x0, y, *, steps, step_size, noise):
-    """As sample_q of JEM's public code moves them (github.com/wgrathwohl/JEM): all at once, with weights that ask for gradients, graphs kept."""
+    """As sample_q of JEM's public code moves them (github.com/wgrathwohl/JEM): all at once, with weights that ask for
+    gradients, graphs kept."""
     x = x0.clone().requires_grad_()
     for _ in range(steps):
         gradient, = torch.autograd.grad(net(x).gather(1, y[:, None]).sum(), [x], retain_graph=True)
@@ -197,7 +215,8 @@ def joint_denoising_pair(device):
     run = load_run("laptop" if device == "cpu" else "gpu", "cifar10-gradresnet")
     images = load_data("cifar10", "train", 64).to(device)
     x, y, seeds = images.unit, images.y, rng.seeds(0, 64, device)
-    ours = build_objective(build_model(**run.model, generator=0, channels_last=run.channels_last).to(device), **run.objective)
+    ours = build_objective(build_model(**run.model, generator=0, channels_last=run.channels_last).to(device),
+                           **run.objective)
     plain = copy.deepcopy(ours)
 
     def plain_loss(x, sigma, e):
@@ -216,7 +235,8 @@ def joint_denoising_pair(device):
         loss.backward()
         return loss.item()
 
-    a, b = pair(f"joint denoising step, 64 images, width {run.model['width']}, create_graph", lambda: step(ours), lambda: step(plain), 15)
+    a, b = pair(f"joint denoising step, 64 images, width {run.model['width']}, create_graph", lambda: step(ours),
+                lambda: step(plain), 15)
     print(f"    losses: {a:.6f} and {b:.6f}")
 
 
@@ -239,10 +259,12 @@ def data_path_pair():
     """An epoch of flipped and cropped batches: resident against a DataLoader with a worker a core."""
     images = load_data("cifar10", "train", 20000)
     resident = SimpleNamespace(images=images, run=load_run("laptop", "cifar10-standard"))
-    loader = torch.utils.data.DataLoader(Cifar(images), batch_size=128, shuffle=True, num_workers=2, persistent_workers=True)
+    loader = torch.utils.data.DataLoader(Cifar(images), batch_size=128, shuffle=True, num_workers=2,
+                                         persistent_workers=True)
 
     def ours():
-        return sum(len(Job.batch(resident, part, rng.fold(0, part))[0]) for part in torch.randperm(len(images)).split(128))
+        return sum(len(Job.batch(resident, part, rng.fold(0, part))[0])
+                   for part in torch.randperm(len(images)).split(128))
 
     a, b = pair("an epoch of 20000 augmented images, DataLoader with 2 workers", ours, lambda: sum(map(len, loader)), 5)
     assert a == b == len(images)
@@ -255,15 +277,18 @@ def adversarial_pair():
     with tempfile.TemporaryDirectory() as folder:
         for steps, size in ((1, 0.03922), (10, 0.00784)):
             settings = load_run("laptop", "cifar10-linf").members()["eps=0.03137"]
-            changes = {"images": 5000, "epochs": 4, "objective.steps": steps, "objective.step_size": size, "objective.random_start": steps == 1}
+            changes = {"images": 5000, "epochs": 4, "objective.steps": steps, "objective.step_size": size,
+                       "objective.random_start": steps == 1}
             settings = settings._changed(changes)
             began = time.perf_counter()
             train_net(settings, Path(folder) / str(steps), _fabric("32-true", "ddp"), label=f"{steps}-step")
             seconds = time.perf_counter() - began
             net = load_weights(Path(folder) / f"{steps}.safetensors", settings.model)
             attack = dict(norm="linf", eps=8 / 255, step_size=2 / 255, steps=20)
-            results[steps] = seconds, accuracy(net, test.unit, test.y), robust_accuracy(net, test.unit, test.y, **attack)
-    print(f"adversarial training, 5000 images of CIFAR-10, 4 epochs, 10-step against single-step: {results[10][0] / results[1][0]:.2f}×  n = 1")
+            robust = robust_accuracy(net, test.unit, test.y, **attack)
+            results[steps] = seconds, accuracy(net, test.unit, test.y), robust
+    print("adversarial training, 5000 images of CIFAR-10, 4 epochs, 10-step against single-step: "
+          f"{results[10][0] / results[1][0]:.2f}×  n = 1")
     for steps, (seconds, clean, robust) in results.items():
         print(f"    {steps}-step: {seconds:.1f} s, accuracy {clean:.3f}, under PGD-20 at 8/255 {robust:.3f}")
 
@@ -282,21 +307,26 @@ def layout_pairs():
     last = build_model("resnet10", width=16, generator=0)
     first = build_model("resnet10", width=16, generator=0, channels_last=False)
     moved = x.contiguous(memory_format=torch.channels_last)
-    pair("training step of resnet10, width 16, 64 images, channels first", lambda: step(last, moved), lambda: step(first, x), 15)
-    pair("the same in float32 against bf16-mixed", lambda: step(last, moved), lambda: step(last, moved, torch.bfloat16), 9)
+    pair("training step of resnet10, width 16, 64 images, channels first", lambda: step(last, moved),
+         lambda: step(first, x), 15)
+    pair("the same in float32 against bf16-mixed", lambda: step(last, moved), lambda: step(last, moved, torch.bfloat16),
+         9)
 
     nets = [build_model("mnist_cnn", width=32, hidden=100, generator=seed, channels_last=False) for seed in range(5)]
     digits = load_data("mnist", "train", 64)
-    pair("5 MNIST nets one after another against stacked with torch.func", *stacked(nets, [(digits.unit, digits.y)]), 15)
+    pair("5 MNIST nets one after another against stacked with torch.func", *stacked(nets, [(digits.unit, digits.y)]),
+         15)
 
 
 def stacked(nets, batches, lr=0.0):
-    """Gradient steps of several nets through batches (x, y), one net after another and all at once: two functions that return the weights.
+    """Gradient steps of several nets through batches (x, y), one net after another and all at once: two functions that
+    return the weights.
 
     Batch norms lose their running statistics, which training does not need.
     """
     for norm in [module for net in nets for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]:
-        norm.track_running_stats, norm.running_mean, norm.running_var, norm.num_batches_tracked = False, None, None, None
+        norm.track_running_stats = False
+        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
     each = [copy.deepcopy(net).to(memory_format=torch.channels_last) for net in nets]
     skeleton, (starts, _) = copy.deepcopy(nets[0]).to("meta"), torch.func.stack_module_state(nets)
 
@@ -331,19 +361,22 @@ def stacked(nets, batches, lr=0.0):
 # Manifolds
 
 def manifold_pairs():
-    """Tangent bases by forward mode against reverse mode, and an epoch of five nets of a family one by one against all at once."""
+    """Tangent bases by forward mode against reverse mode, and an epoch of five nets of a family one by one against all
+    at once."""
     autoencoder = build_model("autoencoder", latent=128, width=32, generator=0).eval().requires_grad_(False)
     z = rng.normal(rng.seeds(0, 4), (128,))
 
     def reverse():
-        jacobian = torch.func.jacrev(lambda z: autoencoder.decode(z[None]).flatten(), chunk_size=256)   # 3072 backward passes, 256 at once
+        # 3072 backward passes, 256 at once
+        jacobian = torch.func.jacrev(lambda z: autoencoder.decode(z[None]).flatten(), chunk_size=256)
         return torch.stack([torch.linalg.qr(jacobian(one))[0] for one in z])
 
     def largest(a, b):
         """Largest difference of the projectors' entries."""
         return max((p.T @ p - q @ q.T).abs().max().item() for p, q in zip(a.flatten(2), b))
 
-    found = pair("tangent bases of 4 images, 128 latents, forward mode, reverse mode", lambda: manifold.tangent_basis(autoencoder.decode, z), reverse, 5)
+    found = pair("tangent bases of 4 images, 128 latents, forward mode, reverse mode",
+                 lambda: manifold.tangent_basis(autoencoder.decode, z), reverse, 5)
     print(f"    largest difference of a projector's entry: {largest(*found):.1e}")
 
     def passes():
@@ -351,24 +384,29 @@ def manifold_pairs():
         jacobian = torch.autograd.functional.jacobian(autoencoder.decode, z[:1])
         return torch.linalg.qr(jacobian.view(-1, 128))[0]
 
-    found = pair("the same of one image, forward mode, one reverse pass a pixel", lambda: manifold.tangent_basis(autoencoder.decode, z[:1]), passes, 3)
+    found = pair("the same of one image, forward mode, one reverse pass a pixel",
+                 lambda: manifold.tangent_basis(autoencoder.decode, z[:1]), passes, 3)
     print(f"    largest difference of a projector's entry: {largest(found[0], found[1][None]):.1e}")
 
     images = load_data("shapes", "train", 640)
     nets = [build_model("resnet10", width=8, generator=seed, channels_last=False) for seed in range(5)]
     batches = list(zip(images.unit.split(32), images.y.split(32)))
     pair("an epoch of 5 resnet10 of width 8, 640 shapes, stacked by torch.func", *stacked(nets, batches, lr=0.05), 5)
-    double = stacked([net.double() for net in nets], [(x.double(), y) for x, y in batches[:3]], lr=0.05)   # in float32 rounding grows from step to step
+    # in float32 rounding grows from step to step
+    double = stacked([net.double() for net in nets], [(x.double(), y) for x, y in batches[:3]], lr=0.05)
     apart = max((a - b).abs().max() for a, b in zip(*(side().values() for side in double)))
     print(f"    largest difference of a weight after 3 steps, in float64: {apart:.1e}")
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="make bench", description="Measure the speed claims, each beside its alternative.")
-    parser.add_argument("part", nargs="?", choices=("attacks", "generation", "training", "manifold"), help="only this part")
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure the speed claims, each beside its "
+                                                                    "alternative.")
+    parser.add_argument("part", nargs="?", choices=("attacks", "generation", "training", "manifold"),
+                        help="only this part")
     part = parser.parse_args().part
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"{torch.get_num_threads()} CPU threads, {torch.cuda.get_device_name() if device == 'cuda' else 'no GPU'}, torch {torch.__version__}")
+    print(f"{torch.get_num_threads()} CPU threads, {torch.cuda.get_device_name() if device == 'cuda' else 'no GPU'}, "
+          f"torch {torch.__version__}")
     print(f"{'pair: ours against the other':70} {'ours':>12} {'other':>12}   other / ours, [range]")
     try:
         standard, robust = load_net("mnist-standard", "laptop"), load_net("mnist-robust", "laptop")

@@ -56,7 +56,8 @@ def offline(tmp_path, monkeypatch):
 def checkout(tmp_path_factory):
     """A copy of the repository as git would see it, with data/ linked in and no results of this one."""
     home = tmp_path_factory.mktemp("checkout") / "robustgen"
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True,
+                           capture_output=True, text=True).stdout
     for file in filter(None, files.split("\0")):
         if (ROOT / file).exists() and not file.startswith("results/"):
             (home / file).parent.mkdir(parents=True, exist_ok=True)
@@ -67,9 +68,11 @@ def checkout(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run_in(checkout):
-    """run_in(command, ...) runs a command in the copy, with the copy's library, offline; returns the finished process."""
+    """run_in(command, ...) runs a command in the copy, with the copy's library, offline; returns the finished
+    process."""
     def run(*command, cwd=None, check=True, **variables):
-        env = os.environ | {"PYTHONPATH": str(checkout / "lib"), "ROBUSTGEN_DATA": str(ROOT / "data"), "OMP_NUM_THREADS": "1",
+        env = os.environ | {"PYTHONPATH": str(checkout / "lib"), "ROBUSTGEN_DATA": str(ROOT / "data"),
+                            "OMP_NUM_THREADS": "1",
                             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
         done = subprocess.run(command, cwd=cwd or checkout, env=env, capture_output=True, text=True)
         assert not check or done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

@@ -28,11 +28,14 @@ def test_without_data_dvc_repro_says_what_to_do(reproduced):
 def test_dvc_repro_makes_the_report_and_is_then_done(reproduced, run_in):
     home, _ = reproduced
     report = (home / "results/test/REPORT.md").read_text()
-    for words in ("Table 1.", "Table 2.", "Settings that differ", "Verdict", "116.8", "| claim | evidence | holds? |", "98.38",
-                  "| CIFAR-10, KD+BU, PGD (8); as published, not computed here | 92.27 | – | 0.96 | – | – | – |",
+    for words in ("Table 1.", "Table 2.", "Settings that differ", "Verdict", "116.8", "| claim | evidence | holds? |",
+                  "98.38", "| CIFAR-10, KD+BU, PGD (8); as published, not computed here | 92.27 | – | 0.96 | – | – | – "
+                           "|",
                   "| imagenette-standard | trained | not in this profile |",
-                  "| GradResNet, joint | 96.3 |", "| 29.00 |", "| imagenet-gradresnet | trained | not in this profile |",
-                  "### Shapes, exact tangent spaces and Bayes-optimal gradients", "| imagenet64-l2 | trained | not in this profile |",
+                  "| GradResNet, joint | 96.3 |", "| 29.00 |",
+                  "| imagenet-gradresnet | trained | not in this profile |",
+                  "### Shapes, exact tangent spaces and Bayes-optimal gradients", "| imagenet64-l2 | trained | not in "
+                                                                                  "this profile |",
                   "| CIFAR-10, Glow | 0.676 | – | – | – | – | – |", "| cifar100 | trained | not in this profile |"):
         assert words in report
     for picture in re.findall(r"\]\((figures/.*?)\)", report):
@@ -44,7 +47,8 @@ def test_dvc_repro_makes_the_report_and_is_then_done(reproduced, run_in):
 def test_the_reports_numbers_are_those_of_the_run(reproduced):
     home, _ = reproduced
     metrics = json.loads((home / "results/test/metrics/spectral_mnist.json").read_text())
-    row = next(line for line in (home / "results/test/REPORT.md").read_text().splitlines() if line.startswith("| tail@8"))
+    row = next(line for line in (home / "results/test/REPORT.md").read_text().splitlines()
+               if line.startswith("| tail@8"))
     tail = metrics["values"]["tail"]["robust"]
     assert f"{sum(tail) / len(tail):.3g} ±" in row and "0.167" in row
 
@@ -52,7 +56,8 @@ def test_the_reports_numbers_are_those_of_the_run(reproduced):
 def test_rates_are_means_over_seeds_in_per_cent(reproduced):
     home, _ = reproduced
     metrics = json.loads((home / "results/test/metrics/he_pgd.json").read_text())
-    row = next(line for line in (home / "results/test/REPORT.md").read_text().splitlines() if line.startswith("| CIFAR-10, energy, PGD (16)"))
+    row = next(line for line in (home / "results/test/REPORT.md").read_text().splitlines()
+               if line.startswith("| CIFAR-10, energy, PGD (16)"))
     rates = metrics["values"]["cifar10: PGD (16)"]["DR"]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert len(rates) == 2 and cells[1] == "–" and cells[2].startswith(f"{sum(rates) / 2:.3g} ±") and cells[-1] == "2"
@@ -63,33 +68,42 @@ def _net(name, run, **member):
     return {"name": name, "run": run, "member": member}
 
 
-STRIP = {"net": "mnist-standard", "member": {"seed": 1}, "layer": None, "start": "perlin", "drift_noise": 0.1, "diffusion_noise": 0, "eps": 0.3,
-         "step_size": 1, "steps": 2, "smoothing_sigma": 0, "smoothing_draws": 1}
-DIGITS = {"name": "mnist", "title": "Digits", "eps": 0.1, "stride": 0.5, "judge": "mnist-robust", "judge_member": {"seed": 1}, "judge_layer": "10",
+STRIP = {"net": "mnist-standard", "member": {"seed": 1}, "layer": None, "start": "perlin", "drift_noise": 0.1,
+         "diffusion_noise": 0, "eps": 0.3, "step_size": 1, "steps": 2, "smoothing_sigma": 0, "smoothing_draws": 1}
+DIGITS = {"name": "mnist", "title": "Digits", "eps": 0.1, "stride": 0.5, "judge": "mnist-robust",
+          "judge_member": {"seed": 1}, "judge_layer": "10",
           "attacked": _net("standard", "mnist-robust", seed=0),
-          "nets": [_net("standard", "mnist-controls", training="standard"), _net("adversarial", "mnist-controls", training="adversarial"),
-                   _net("PreJEAT", "mnist-controls", training="prejeat"), _net("JEM", "mnist-jem"), _net("JEAT", "mnist-jeat", seed=1)]}
+          "nets": [_net("standard", "mnist-controls", training="standard"),
+                   _net("adversarial", "mnist-controls", training="adversarial"),
+                   _net("PreJEAT", "mnist-controls", training="prejeat"), _net("JEM", "mnist-jem"),
+                   _net("JEAT", "mnist-jeat", seed=1)]}
 
 
 @pytest.mark.parametrize("notebook, settings, words", [
     # one strip, one radius and epoch, no edits but the exchange of spectra: keys that verdicts and figures depend on
-    ("2_pgdd_imagenet", {"strips": [STRIP], "epochs": [2], "truncations": [], "powers": [], "floors": [], "seed": 1, "judge_seeds": [0], "steps": 4},
+    ("2_pgdd_imagenet", {"strips": [STRIP], "epochs": [2], "truncations": [], "powers": [], "floors": [], "seed": 1,
+                         "judge_seeds": [0], "steps": 4},
      "Causal test, photographs"),
     # no noise level beyond the training range, other levels than Table 1's, noise on all images of the detectors
-    ("3_gradresnet_cifar", {"range_sigmas": [10, 50], "sigmas": [10, 20], "shown": 1, "ood_sigmas": [25], "grid_sigmas": [0, 20], "largest": 2,
-                            "smallest": 2, "seed": 3}, "PSNR, σ = 20 in the published order"),
+    ("3_gradresnet_cifar", {"range_sigmas": [10, 50], "sigmas": [10, 20], "shown": 1, "ood_sigmas": [25],
+                            "grid_sigmas": [0, 20], "largest": 2, "smallest": 2, "seed": 3},
+     "PSNR, σ = 20 in the published order"),
     # another score model alone, another family shown, radii and noise of its own
-    ("4_off_manifold_lpips", {"scores": [{"name": "DRUNet", "net": "cifar10-denoisers", "member": {"net": "drunet"}, "draws": 0}], "radii": [1.0, 3.0],
-                              "radius": 3.0, "shown": 1, "shown_family": "cifar10-noise", "theorem_sigmas": [0.01, 0.001], "bayes_sigma": 100.0, "seed": 3},
+    ("4_off_manifold_lpips",
+     {"scores": [{"name": "DRUNet", "net": "cifar10-denoisers", "member": {"net": "drunet"}, "draws": 0}],
+      "radii": [1.0, 3.0], "radius": 3.0, "shown": 1, "shown_family": "cifar10-noise",
+      "theorem_sigmas": [0.01, 0.001], "bayes_sigma": 100.0, "seed": 3},
      "gradients are compared with that of DRUNet"),
     # digits alone, one seed, another judge, other sizes
-    ("5_jeat", {"datasets": [DIGITS], "seeds": [1], "per_class": 3, "landscape_shown": 2, "seed": 3}, "Digits: images are judged by mnist-robust"),
+    ("5_jeat", {"datasets": [DIGITS], "seeds": [1], "per_class": 3, "landscape_shown": 2, "seed": 3},
+     "Digits: images are judged by mnist-robust"),
     # a single seed, no plain PGD in the sweep, fewer steps than shown: keys that depend on one another
     ("6_he_pgd", {"seeds": [1], "lams": [1.2], "steps": 2, "eps": 0.05}, "PGD (13)"),
 ])
 def test_a_notebook_takes_other_settings(reproduced, run_in, tmp_path, notebook, settings, words):
     out = tmp_path / "out.ipynb"
-    run_in("papermill", f"notebooks/{notebook}.ipynb", str(out), "-p", "profile", "test", "-y", json.dumps(settings))   # JSON is YAML
+    # JSON is YAML
+    run_in("papermill", f"notebooks/{notebook}.ipynb", str(out), "-p", "profile", "test", "-y", json.dumps(settings))
     assert words in out.read_text() and "holds?" in out.read_text()
 
 
@@ -107,7 +121,8 @@ def test_table_1_has_the_times_of_training(reproduced):
     values = json.loads((home / "results/test/metrics/gradresnet_cifar.json").read_text())["values"]
     seconds = json.loads((home / "results/test/checkpoints/cifar10-gradresnet/task=joint.json").read_text())["seconds"]
     assert values["GradResNet, joint"]["training, h"] == [pytest.approx(seconds / 3600)]
-    assert set(values["DnCNN"]) == {"PSNR, σ = 25", "training, h"} and set(values["ResNet"]) == {"accuracy", "training, h"}
+    assert set(values["DnCNN"]) == {"PSNR, σ = 25", "training, h"} and set(values["ResNet"]) == {"accuracy",
+                                                                                                 "training, h"}
 
 
 def test_figures_without_published_numbers_have_no_published_columns(reproduced):
@@ -133,12 +148,14 @@ def test_papermill_takes_a_profile_and_any_key(reproduced, run_in, tmp_path):
 
 
 def test_papermill_refuses_an_unknown_key(reproduced, run_in, tmp_path):
-    done = run_in("papermill", "notebooks/1_spectral_mnist.ipynb", str(tmp_path / "out.ipynb"), "-p", "profile", "test", "-p", "imges", "4", check=False)
+    done = run_in("papermill", "notebooks/1_spectral_mnist.ipynb", str(tmp_path / "out.ipynb"), "-p", "profile", "test",
+                  "-p", "imges", "4", check=False)
     assert done.returncode and "parameter 'imges' does not exist; did you mean 'images'?" in done.stderr
 
 
 def test_a_notebook_without_checkpoints_names_the_command(reproduced, run_in, tmp_path):
-    done = run_in("papermill", "notebooks/1_spectral_mnist.ipynb", str(tmp_path / "out.ipynb"), "-p", "profile", "gpu", check=False)
+    done = run_in("papermill", "notebooks/1_spectral_mnist.ipynb", str(tmp_path / "out.ipynb"), "-p", "profile", "gpu",
+                  check=False)
     assert done.returncode and "is missing; make it with: make repro PROFILE=gpu, or this run alone:" in done.stderr
 
 
@@ -173,7 +190,8 @@ def test_help_helps(run_in, module):
 
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, robustgen; print([m for m in ('torch', 'matplotlib', 'pandas', 'lightning_fabric') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          check=True).stdout.strip() == "[]"
 
 
 def test_torchvision_imports_beside_this_torch():
@@ -187,7 +205,8 @@ def test_the_examples_of_the_readme_run():
     section = (ROOT / "README.md").read_text().split("## Your own model")[1].split("\n## ")[0]
     examples = re.findall(r"```python\n(.*?)```", section, re.S)
     assert len(examples) == 5 and all(len(code.strip().splitlines()) <= 10 for code in examples)
-    done = subprocess.run([sys.executable, "-c", "".join(examples)], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "lib")})
+    done = subprocess.run([sys.executable, "-c", "".join(examples)], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT / "lib")})
     assert done.returncode == 0, done.stderr
     for words in ("energy ratio", "off the manifold", "misclassified and not detected: tensor([", "'Square':"):
         assert words in done.stdout
@@ -211,5 +230,6 @@ def test_notebooks_in_git_have_no_outputs():
 
 
 def test_the_code_is_tidy():
-    done = subprocess.run([sys.executable, "-m", "ruff", "check", "lib", "tests", "benchmarks"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "lib", "tests", "benchmarks"], cwd=ROOT,
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

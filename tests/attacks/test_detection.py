@@ -90,7 +90,8 @@ def test_cross_fitting_rates_each_half_with_the_others_thresholds():
     even, odd = (EnergyDetector().fit(natural[half::2], attacked[half::2]) for half in (0, 1))
     for answer, given in zip(called, (natural, attacked)):
         assert torch.equal(answer[1::2], even(given[1::2])) and torch.equal(answer[::2], odd(given[::2]))
-    assert even(attacked[::2]).all() and not called[1][1::2].any()   # low energies in one half only: of no use for the other
+    # low energies in one half only: of no use for the other
+    assert even(attacked[::2]).all() and not called[1][1::2].any()
 
 
 def test_effect_size_is_cohens_d():
@@ -104,7 +105,8 @@ def test_bootstrap_intervals_are_those_of_theory():
     values = torch.randn(400, generator=torch.Generator().manual_seed(0)) + 3
     low, high = bootstrap(values)
     error = values.std().item() / 20
-    assert (low, high) == pytest.approx((values.mean().item() - 1.96 * error, values.mean().item() + 1.96 * error), abs=0.15 * error)
+    assert (low, high) == pytest.approx((values.mean().item() - 1.96 * error, values.mean().item() + 1.96 * error),
+                                        abs=0.15 * error)
     paired = bootstrap(values, values + 2, statistic=lambda a, b: (b - a).mean(1))
     assert paired == pytest.approx([2, 2])   # pairs stay together
 

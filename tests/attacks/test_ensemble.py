@@ -21,7 +21,8 @@ def linear(classes, *rest):
 
 
 def images(model, n=40):
-    """Images so far from black and white that no ball meets the unit cube's faces, and the model's answers, but for the first two."""
+    """Images so far from black and white that no ball meets the unit cube's faces, and the model's answers, but for the
+    first two."""
     x = 0.3 + 0.4 * torch.rand(n, 1, 20, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     y = model(x).argmax(1)
     y[:2] = (y[:2] + 1) % model[1].out_features
@@ -29,7 +30,8 @@ def images(model, n=40):
 
 
 def radii(model, x, y, norm):
-    """The distance at which a linear model's answer changes: min over j of (f_y - f_j) / |w_y - w_j| in the dual norm."""
+    """The distance at which a linear model's answer changes: min over j of (f_y - f_j) / |w_y - w_j| in the dual
+    norm."""
     logits, weight = model[:2](x), model[1].weight
     dual = torch.linalg.vector_norm(weight[y][:, None] - weight[None], {"linf": 1, "l2": 2}[norm], dim=2)
     gaps = (logits.gather(1, y[:, None]) - logits) / dual
@@ -44,7 +46,8 @@ def test_survivors_of_a_linear_model_are_those_whose_radius_exceeds_eps(norm, cl
     radius = radii(model, x, y, norm)
     eps = radius[2:].median().item() * 1.0001
     survivors = autoattack(model, x, y, norm=norm, eps=eps, steps=30, queries=5, generator=0)
-    assert list(survivors) == NAMES and all(mask.dtype == torch.bool and mask.shape == (40,) for mask in survivors.values())
+    assert list(survivors) == NAMES and all(mask.dtype == torch.bool and mask.shape == (40,)
+                                            for mask in survivors.values())
     assert torch.equal(survivors["clean"], torch.arange(40) > 1)
     assert torch.equal(survivors["APGD-T"], radius > eps) and torch.equal(survivors["Square"], radius > eps)
     assert (survivors["APGD-CE"] >= survivors["APGD-T"]).all() and survivors["APGD-CE"].sum() < 38
@@ -67,16 +70,19 @@ def test_masks_are_nested_and_do_not_depend_on_the_batch(net, digits, norm, eps)
 
 @pytest.mark.parametrize("norm, eps", [("linf", 0.1), ("l2", 1.0)])
 def test_where_an_image_is_led_to_does_not_depend_on_the_batch(net, digits, norm, eps):
-    """Bit for bit this holds only in float64, as float32 convolutions round by batch: here of images, not only of masks."""
+    """Bit for bit this holds only in float64, as float32 convolutions round by batch: here of images, not only of
+    masks."""
     model = build_model("mnist_cnn", width=8, hidden=32, generator=0).double().eval()
     model.load_state_dict(net.state_dict())
     x, seeds = digits[0][:12].double(), rng.seeds(0, 12)
     y = model(x).argmax(1)
     for attack, settings in ((_square, {"queries": 80, "shared": 3}), (_targeted, {"steps": 5})):
         whole = attack(model, x, y, norm=norm, eps=eps, generator=seeds, **settings).detach()
-        parts = [attack(model, x[part], y[part], norm=norm, eps=eps, generator=seeds[part], **settings) for part in (slice(0, 1), slice(1, 5), slice(5, 12))]
+        parts = [attack(model, x[part], y[part], norm=norm, eps=eps, generator=seeds[part], **settings)
+                 for part in (slice(0, 1), slice(1, 5), slice(5, 12))]
         assert torch.allclose(whole, torch.cat(parts), atol=1e-9)
-        assert torch.linalg.vector_norm((whole - x).flatten(1), ORDER[norm], dim=1).max() <= eps + 1e-6 and not torch.allclose(whole, x)
+        assert torch.linalg.vector_norm((whole - x).flatten(1), ORDER[norm],
+                                        dim=1).max() <= eps + 1e-6 and not torch.allclose(whole, x)
         assert whole.min() >= 0 and whole.max() <= 1
     other = _square(model, x, y, norm=norm, eps=eps, generator=seeds, queries=80, shared=4)
     again = _square(model, x, y, norm=norm, eps=eps, generator=seeds + 1, queries=80, shared=3)
@@ -88,7 +94,8 @@ def test_the_targeted_attack_is_torchattacks(net, digits, norm):
     """Its own in l2 takes the first image's step size for all, so there it meets one image at a time."""
     x, y = digits[0][:6], net(digits[0][:6]).argmax(1)
     settings = dict(norm={"linf": "Linf", "l2": "L2"}[norm], eps={"linf": 0.1, "l2": 1.0}[norm], steps=12)
-    for i, target in ((slice(0, 6), 2), (slice(0, 6), 4)) if norm == "linf" else [(slice(i, i + 1), 2) for i in range(6)]:
+    for i, target in ((slice(0, 6), 2), (slice(0, 6), 4)) if norm == "linf" else [(slice(i, i + 1), 2)
+                                                                                  for i in range(6)]:
         theirs, ours = torchattacks.APGDT(net, **settings), _APGDT(net, loss="dlr", **settings)
         theirs.target_class, ours.towards = target, net(x[i]).argsort(1)[:, -target]
         found = []
@@ -104,7 +111,8 @@ def test_square_is_torchattacks(net, digits):
     theirs.init_hyperparam(x)
     with external.Draws(rng.seeds(0, 8), 5):
         expected = theirs.attack_single_run(x, y)[1]
-    assert torch.allclose(_square(net, x, y, norm="linf", eps=0.15, queries=50, shared=5, generator=rng.seeds(0, 8)), expected, atol=1e-6)
+    assert torch.allclose(_square(net, x, y, norm="linf", eps=0.15, queries=50, shared=5, generator=rng.seeds(0, 8)),
+                          expected, atol=1e-6)
 
 
 class Staircase(nn.Module):
@@ -114,14 +122,16 @@ class Staircase(nn.Module):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_square_breaks_what_masked_gradients_hide(norm):
-    """A staircase has no slope, so whoever follows gradients stays at its start; but its steps lead down all the same."""
+    """A staircase has no slope, so whoever follows gradients stays at its start; but its steps lead down all the
+    same."""
     model = linear(4, Staircase())
     x, y = images(model)
     radius = radii(model, x, y, norm)
     eps = 3 * radius[2:].max().item()
     assert torch.equal(pgd(model, x, y, norm=norm, eps=eps, step_size=eps / 4, steps=10), x)
     survivors = autoattack(model, x, y, norm=norm, eps=eps, steps=5, queries=300, generator=0)
-    assert survivors["APGD-T"][radius > eps / 6].all() and survivors["APGD-T"].sum() > 20   # random starts alone break the rest
+    # random starts alone break the rest
+    assert survivors["APGD-T"][radius > eps / 6].all() and survivors["APGD-T"].sum() > 20
     assert survivors["Square"].sum() <= 0.2 * survivors["APGD-T"].sum()
 
 
@@ -143,7 +153,8 @@ def test_no_query_leaves_the_ball(digits):
             self.farthest = 0
 
         def forward(self, z):
-            self.farthest = max(self.farthest, torch.linalg.vector_norm((z - x).flatten(1), ORDER[norm], dim=1).max().item())
+            self.farthest = max(self.farthest, torch.linalg.vector_norm((z - x).flatten(1), ORDER[norm],
+                                                                        dim=1).max().item())
             assert z.min() >= 0 and z.max() <= 1
             return self.inner(z)
 
@@ -157,7 +168,8 @@ def test_no_query_leaves_the_ball(digits):
 def test_the_model_and_the_random_state_are_left_as_they_were(digits):
     model = build_model("mnist_cnn", width=4, hidden=8, generator=0).eval()
     x, y = digits[0][:6], model(digits[0][:6]).argmax(1)
-    before, state, kept = {name: value.clone() for name, value in model.state_dict().items()}, torch.random.get_rng_state(), x.clone()
+    before, state, kept = {name: value.clone()
+                           for name, value in model.state_dict().items()}, torch.random.get_rng_state(), x.clone()
     for norm in ("linf", "l2"):
         autoattack(model, x, y, norm=norm, eps=0.05, steps=3, queries=5, generator=0)
     assert torch.equal(state, torch.random.get_rng_state()) and torch.equal(x, kept)

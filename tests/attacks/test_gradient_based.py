@@ -3,7 +3,16 @@ import torch
 import torchattacks
 from robustgen.attacks import external
 from robustgen.attacks.evaluation import accuracy, batched, logits_along, robust_accuracy, true_and_rival
-from robustgen.attacks.gradient_based import balancing_lam, energy_attack, fgsm, he_pgd, pgd, random_noise, random_targets, targeted
+from robustgen.attacks.gradient_based import (
+    balancing_lam,
+    energy_attack,
+    fgsm,
+    he_pgd,
+    pgd,
+    random_noise,
+    random_targets,
+    targeted,
+)
 from robustgen.core import ascent, rng
 from robustgen.core.energy import joint_energy, log_odds, marginal_energy
 from robustgen.core.images import norm
@@ -117,7 +126,8 @@ def test_on_a_residual_net_too_he_pgd_without_its_energy_term_is_torchattacks_pg
     x, y = torch.rand(4, 3, 32, 32, generator=g, dtype=torch.float64), torch.tensor([0, 3, 5, 9])
     settings = dict(eps=8 / 255, steps=10)
     theirs = torchattacks.PGD(model, alpha=1 / 255, random_start=False, **settings)(x, y)
-    assert torch.allclose(he_pgd(model, x, y, lam=0.0, step_size=1 / 255, random_start=False, **settings), theirs, atol=1e-5)
+    assert torch.allclose(he_pgd(model, x, y, lam=0.0, step_size=1 / 255, random_start=False, **settings), theirs,
+                          atol=1e-5)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.7, 1.0, 1.2, 2.5])
@@ -148,7 +158,8 @@ def test_at_lam_one_only_the_logit_of_y_counts(net, digits):
 
 
 def test_more_lam_means_more_energy(net, digits):
-    energies = [marginal_energy(net(he_pgd(net, *digits, lam=lam, generator=0, **LINF))).mean() for lam in (0.0, 0.5, 1.0, 2.0)]
+    energies = [marginal_energy(net(he_pgd(net, *digits, lam=lam, generator=0, **LINF))).mean()
+                for lam in (0.0, 0.5, 1.0, 2.0)]
     assert energies == sorted(energies)
 
 
@@ -168,14 +179,16 @@ def test_the_energy_attack_is_one_signed_step_up_the_joint_energy(linear):
     assert torch.equal(energy_attack(model, x, y, eps=0.1), expected)
     many = energy_attack(model, x, y, eps=0.1, step_size=0.03, steps=8, random_start=True, generator=0)
     assert torch.allclose(many, expected) and many.dtype == torch.float64   # the corner of the ball is the highest
-    few = [energy_attack(model, x, y, eps=0.1, step_size=0.03, steps=1, random_start=True, generator=seed) for seed in (0, 0, 1)]
+    few = [energy_attack(model, x, y, eps=0.1, step_size=0.03, steps=1, random_start=True, generator=seed)
+           for seed in (0, 0, 1)]
     assert torch.equal(few[0], few[1]) and not torch.allclose(few[0], few[2])
 
 
 def test_the_energy_attack_raises_the_joint_energy_more_than_pgd_which_raises_the_loss_more(linear, net, digits):
     for model, x, y in (linear[:3], (net, *digits)):
         settings = dict(eps=0.1, step_size=0.02, steps=8)
-        clean, ours, theirs = (model(z) for z in (x, energy_attack(model, x, y, **settings), pgd(model, x, y, norm="linf", **settings)))
+        clean, ours, theirs = (model(z) for z in (x, energy_attack(model, x, y, **settings),
+                                                  pgd(model, x, y, norm="linf", **settings)))
         assert (joint_energy(ours, y) > joint_energy(clean, y)).all()
         assert joint_energy(ours, y).mean() > joint_energy(theirs, y).mean() + 0.01
         assert log_odds(theirs, y).mean() > log_odds(ours, y).mean() + 0.01
@@ -184,13 +197,15 @@ def test_the_energy_attack_raises_the_joint_energy_more_than_pgd_which_raises_th
 def test_draws_of_images_belong_to_them_and_others_are_shared():
     def drawn(seeds, shared):
         with external.Draws(seeds, shared):
-            return [torch.rand([len(seeds), 2, 1, 3]), torch.randn([len(seeds), 2, 1, 3])], [torch.rand([1]), torch.randn([2, 1, 1])]
+            return [torch.rand([len(seeds), 2, 1, 3]), torch.randn([len(seeds), 2, 1, 3])], [torch.rand([1]),
+                                                                                             torch.randn([2, 1, 1])]
 
     seeds = torch.arange(5)
     own, common = drawn(seeds, 7)
     for part in (slice(0, 1), slice(1, 5)):
         own_part, common_part = drawn(seeds[part], 7)
-        assert all(torch.equal(a[part], b) for a, b in zip(own, own_part)) and all(map(torch.equal, common, common_part))
+        assert all(torch.equal(a[part], b) for a, b in zip(own, own_part)) and all(map(torch.equal, common,
+                                                                                       common_part))
     assert not any(map(torch.equal, common, drawn(seeds, 8)[1])) and all(map(torch.equal, own, drawn(seeds, 8)[0]))
     assert [tuple(draw.shape) for draw in own + common] == [(5, 2, 1, 3), (5, 2, 1, 3), (1,), (2, 1, 1)]
     with external.Draws(seeds):
@@ -215,7 +230,8 @@ def test_the_defaults_are_the_papers():
     import inspect
 
     defaults = {name: p.default for name, p in inspect.signature(he_pgd).parameters.items()}
-    assert defaults.items() >= dict(norm="linf", eps=8 / 255, step_size=1 / 255, steps=40, lam=1.2, random_start=True).items()
+    assert defaults.items() >= dict(norm="linf", eps=8 / 255, step_size=1 / 255, steps=40, lam=1.2,
+                                    random_start=True).items()
 
 
 def test_balancing_lam_balances_and_says_when_it_cannot(net, digits):
@@ -254,7 +270,8 @@ def test_apgd_is_torchattacks_with_draws_that_belong_to_the_images(net, digits, 
     assert 0 < (~right).sum() and torch.equal(ours[~right], x[~right])
     order = {"linf": float("inf"), "l2": 2}[norm]
     assert torch.linalg.vector_norm((ours - x).flatten(1), order, dim=1).max() <= eps + 1e-5
-    parts = [external.apgd(net, x[part], y[part], norm=norm, eps=eps, steps=20, generator=torch.arange(32)[part]) for part in (slice(0, 7), slice(7, 32))]
+    parts = [external.apgd(net, x[part], y[part], norm=norm, eps=eps, steps=20, generator=torch.arange(32)[part])
+             for part in (slice(0, 7), slice(7, 32))]
     assert torch.allclose(torch.cat(parts), ours, atol=1e-5)
 
 
@@ -290,7 +307,8 @@ def test_a_targeted_attack_makes_the_target_likely(net, digits):
 def test_random_noise_has_the_attacks_norm(norm, eps):
     x = torch.full((4, 3, 16, 16), 0.5)
     noise = random_noise(x, norm=norm, eps=eps, generator=0) - x
-    assert torch.allclose(torch.linalg.vector_norm(noise.flatten(1), {"linf": float("inf"), "l2": 2}[norm], dim=1), torch.tensor(eps))
+    assert torch.allclose(torch.linalg.vector_norm(noise.flatten(1), {"linf": float("inf"), "l2": 2}[norm], dim=1),
+                          torch.tensor(eps))
     assert abs(noise.mean()) < 0.02 and noise[0].ne(noise[1]).any()
 
 

@@ -16,7 +16,8 @@ from robustgen.training import denoising
 def joint():
     """A GradResNet on digits, trained for a moment, and digits."""
     model = build_model("gradresnet", width=8, blocks=[1, 1], channels=1, generator=0)
-    objective = denoising.JointDenoising(model, task="joint", sigma_classification=[0, 20], sigma_denoising=[1, 100], margin=0, mixed=False, every=2)
+    objective = denoising.JointDenoising(model, task="joint", sigma_classification=[0, 20], sigma_denoising=[1, 100],
+                                         margin=0, mixed=False, every=2)
     optimizer = torch.optim.AdamW(objective.parameters(), 5e-3)
     images = load_data("mnist", "train", 1500, seed=0)
     for i in range(120):
@@ -40,7 +41,8 @@ def test_a_defended_net_sees_noised_or_denoised_images(joint, batch):
     seeds = rng.seeds(0, 60)
     noised = smoothing.defended(joint, "noised", 25.0, seeds=seeds)
     first, second = noised(x), noised(x)
-    assert torch.equal(first, joint(x + 25 / 255 * rng.normal(seeds, x.shape[1:], stream=0))) and not torch.equal(first, second)
+    assert torch.equal(first, joint(x + 25 / 255 * rng.normal(seeds, x.shape[1:], stream=0))) and not torch.equal(first,
+                                                                                                                  second)
     assert noised(x[:1].expand(60, -1, -1, -1)).std(0).min() > 0   # an image has noise of its own
     several = smoothing.defended(joint, "noised", 25.0, seeds=seeds, draws=3)(x)
     noise = rng.normal(seeds, (3, *x.shape[1:]), stream=0)

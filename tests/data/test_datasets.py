@@ -10,7 +10,15 @@ import torch
 from robustgen.data import distractor
 from robustgen.data.datasets import CLASSES, Images, fit_images, load_data
 from robustgen.utils import download, mirrors, paths
-from robustgen.utils.mirrors import CHECKSUMS, SOURCES, _ArraysOnly, _cifar10_npm, _mnist_official, dataset_problems, fetch_datasets
+from robustgen.utils.mirrors import (
+    CHECKSUMS,
+    SOURCES,
+    _ArraysOnly,
+    _cifar10_npm,
+    _mnist_official,
+    dataset_problems,
+    fetch_datasets,
+)
 
 REAL = paths.DATA
 
@@ -148,7 +156,8 @@ def test_the_lock_of_the_data_agrees_with_the_checksums():
 
     import yaml
 
-    listing = sorted(({"md5": md5, "relpath": f"{name}/{file}"} for name, files in CHECKSUMS.items() for file, md5 in files.items()),
+    listing = sorted(({"md5": md5, "relpath": f"{name}/{file}"} for name, files in CHECKSUMS.items()
+                      for file, md5 in files.items()),
                      key=lambda entry: entry["relpath"])
     expected = hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest()
     assert yaml.safe_load((paths.ROOT / "data.dvc").read_text())["outs"][0]["md5"] == f"{expected}.dir"

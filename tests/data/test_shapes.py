@@ -6,7 +6,17 @@ import warnings
 import pytest
 import torch
 from robustgen.data.datasets import CLASSES, load_data
-from robustgen.data.shapes import COUNTS, DISTRACTOR, FACTORS, SIGNAL, draw_factors, read_shapes, render_shapes, shape_coverage, shape_tangents
+from robustgen.data.shapes import (
+    COUNTS,
+    DISTRACTOR,
+    FACTORS,
+    SIGNAL,
+    draw_factors,
+    read_shapes,
+    render_shapes,
+    shape_coverage,
+    shape_tangents,
+)
 from robustgen.probes import manifold
 
 TURNLESS = ("disc", "ring")   # they look the same however they are turned
@@ -30,11 +40,13 @@ def test_a_tangent_is_the_images_finite_difference(factor):
     assert found.shape == (10, 12, 3, 32, 32) and torch.allclose(found[:, factor], difference, atol=1e-6)
 
 
-@pytest.mark.parametrize("z", [factors(500), corners(500), 0 * factors(10), 0 * factors(10) + 1], ids=["inside", "corners", "zeros", "ones"])
+@pytest.mark.parametrize("z", [factors(500), corners(500), 0 * factors(10), 0 * factors(10) + 1],
+                         ids=["inside", "corners", "zeros", "ones"])
 def test_pixels_and_coverage_lie_in_the_unit_range(z):
     y = torch.arange(len(z)) % 10
     for found, channels in ((render_shapes(z, y), 3), (render_shapes(z.float(), y), 3), (shape_coverage(z, y), 1)):
-        assert found.shape == (len(z), channels, 32, 32) and torch.isfinite(found).all() and found.min() >= 0 and found.max() <= 1
+        assert found.shape == (len(z), channels, 32,
+                               32) and torch.isfinite(found).all() and found.min() >= 0 and found.max() <= 1
 
 
 def test_float32_renders_the_same_images():
@@ -44,18 +56,21 @@ def test_float32_renders_the_same_images():
 
 
 def test_an_image_is_a_smooth_function_of_its_factors():
-    """Second differences along random directions settle as their step shrinks: there is no kink and no jump, not even at the corners."""
+    """Second differences along random directions settle as their step shrinks: there is no kink and no jump, not even
+    at the corners."""
     z, y = torch.cat([factors(40), corners(40)]), torch.arange(80) % 10
     v = torch.randn(z.shape, dtype=z.dtype, generator=torch.Generator().manual_seed(1))
     v = v / v.norm(dim=1, keepdim=True)
-    second = [(render_shapes(z + h * v, y) - 2 * render_shapes(z, y) + render_shapes(z - h * v, y)).flatten(1) / h**2 for h in (1e-4, 5e-5)]
+    second = [(render_shapes(z + h * v, y) - 2 * render_shapes(z, y) + render_shapes(z - h * v, y)).flatten(1) / h**2
+              for h in (1e-4, 5e-5)]
     assert torch.isfinite(second[0]).all()
     assert ((second[0] - second[1]).norm(dim=1) < 1e-3 * second[0].norm(dim=1)).all()
 
 
 @pytest.mark.parametrize("name", CLASSES["shapes"])
 def test_an_edge_that_moves_across_pixels_has_no_kink(name):
-    """The largest second difference along a line of 0.4 pixels stays what it is at half the step; at a kink it would double."""
+    """The largest second difference along a line of 0.4 pixels stays what it is at half the step; at a kink it would
+    double."""
     largest = []
     for n in (161, 321):
         z = torch.full((n, len(FACTORS)), 0.47, dtype=torch.float64)
@@ -67,7 +82,8 @@ def test_an_edge_that_moves_across_pixels_has_no_kink(name):
 
 def test_the_tangent_space_has_a_dimension_for_each_factor_but_a_round_shapes_rotation():
     z, y = (part[:20] for part in DRAWN["test"])
-    with pytest.warns(UserWarning, match=r"^4 of 20 tangent spaces have fewer than 12 dimensions, at least 11; their bases are that much smaller$"):
+    with pytest.warns(UserWarning, match="^4 of 20 tangent spaces have fewer than 12 dimensions, at least 11; their "
+                                         r"bases are that much smaller$"):
         basis = manifold.orthonormal(shape_tangents(z, y))
     turnless = torch.tensor([CLASSES["shapes"][c] in TURNLESS for c in y])
     assert torch.equal(manifold.basis_rank(basis), 12 - turnless.long())
@@ -95,14 +111,17 @@ def test_the_distractor_shows_through_what_the_shape_leaves_and_the_signal_only_
     covered = shape_coverage(z, y)[:, None]
     left = (1 - covered).view(10, 10, 1, 1, 32, 32)
     distractor = distractor.view(10, 10, 6, 3, 32, 32)
-    assert torch.allclose(distractor * left[:, :1], distractor[:, :1] * left, atol=1e-12)   # (1 - coverage) times the same in every class
-    assert (left < 0.01).sum() > 1000 and (distractor.abs() < 20 * left + 1e-12).all() and (distractor.abs().amax((0, 1, 3, 4, 5)) > 0.3).all()
+    # (1 - coverage) times the same in every class
+    assert torch.allclose(distractor * left[:, :1], distractor[:, :1] * left, atol=1e-12)
+    assert (left < 0.01).sum() > 1000 and (distractor.abs() < 20 * left + 1e-12).all() and (distractor.abs().amax((0, 1,
+                                                                                                                   3, 4, 5)) > 0.3).all()
     outside = (covered < 1e-8).expand_as(signal)
     assert outside.sum() > 1000 and signal[outside].abs().max() < 1e-5
 
 
 def test_the_light_does_not_turn_with_the_shape():
-    """A square that is turned by a quarter looks the same; rotation reaches over a third of a turn, so that is 0.75 of it."""
+    """A square that is turned by a quarter looks the same; rotation reaches over a third of a turn, so that is 0.75 of
+    it."""
     z = factors(5)
     z[:, FACTORS.index("rotation")] = 0.1
     turned = z.clone()
@@ -122,7 +141,8 @@ def test_ten_consecutive_positions_share_their_factors_and_have_a_class_each():
 def test_factors_are_uniform_and_independent():
     z, _ = draw_factors("train", torch.arange(0, COUNTS["train"], 10))
     assert z.min() >= 0 and z.max() <= 1 and z.dtype == torch.float64
-    assert torch.allclose(z.mean(0), torch.tensor(0.5).double(), atol=0.04) and torch.allclose(z.std(0), torch.tensor(12**-0.5).double(), atol=0.02)
+    assert torch.allclose(z.mean(0), torch.tensor(0.5).double(), atol=0.04) and torch.allclose(z.std(0),
+                                                                                               torch.tensor(12**-0.5).double(), atol=0.02)
     assert (torch.corrcoef(z.T) - torch.eye(12)).abs().max() < 0.15   # 1000 draws: 4.5 standard errors
 
 
@@ -165,7 +185,8 @@ def test_changing_loaded_images_does_not_change_those_loaded_later():
 
 @pytest.mark.parametrize("split, n", [("train", 10001), ("test", 2001), ("test", 0)])
 def test_asking_for_more_than_there_are_is_told(split, n):
-    with pytest.raises(ValueError, match=f"^shapes has {COUNTS[split]} {split} images; {n} cannot be drawn. Choose 1 to {COUNTS[split]}.$"):
+    with pytest.raises(ValueError, match=f"^shapes has {COUNTS[split]} {split} images; {n} cannot be drawn. Choose 1 "
+                                         f"to {COUNTS[split]}.$"):
         load_data("shapes", split, n)
 
 
@@ -176,7 +197,8 @@ def test_twins_are_further_apart_than_the_rounding_of_their_pixels():
 
 
 def test_silhouettes_tell_the_classes():
-    """A mask is nearest to its own class's among the ten in the middle, though it is shifted, enlarged and turned a little."""
+    """A mask is nearest to its own class's among the ten in the middle, though it is shifted, enlarged and turned a
+    little."""
     z, y = 0.4 + 0.2 * factors(500), torch.arange(500) % 10
     templates = shape_coverage(torch.full((10, 12), 0.5).double(), torch.arange(10)).flatten(1)
     assert torch.equal(torch.cdist(shape_coverage(z, y).flatten(1), templates).argmin(1), y)

@@ -16,13 +16,17 @@ from robustgen.zoo.trained import load_net
 from torch.nn.functional import cross_entropy
 
 ATTACKS = {
-    "adversarial": {"name": "AdversarialCE", "norm": "l2", "eps": 1.0, "step_size": 0.6, "steps": 2, "random_start": True},
+    "adversarial": {"name": "AdversarialCE", "norm": "l2", "eps": 1.0, "step_size": 0.6, "steps": 2,
+                    "random_start": True},
     "prejeat": {"name": "PreJEAT", "eps": 0.05, "step_size": 0.05, "steps": 1, "random_start": False}}
-LOSSES = {"adversarial": lambda logits, y: cross_entropy(logits, y, reduction="none"), "prejeat": lambda logits, y: -logits[range(len(y)), y]}
-RUN = {"data": "mnist", "images": 300, "flip": False, "crop": 0, "model": {"name": "mnist_cnn", "width": 4, "hidden": 16},
+LOSSES = {"adversarial": lambda logits, y: cross_entropy(logits, y, reduction="none"), "prejeat": lambda logits,
+          y: -logits[range(len(y)), y]}
+RUN = {"data": "mnist", "images": 300, "flip": False, "crop": 0,
+       "model": {"name": "mnist_cnn", "width": 4, "hidden": 16},
        "objective": {"name": "CrossEntropy"}, "over": {"seed": [0]}, "seed": 0, "epochs": 3, "batch": 50,
-       "optimizer": {"name": "SGD", "lr": 0.03, "momentum": 0.9}, "schedule": {"name": "linear", "warmup": 0.1}, "bound": 1000.0, "test_images": 20,
-       "snapshots": True, "weights": "float32", "precision": "32-true", "compile": False, "channels_last": True}
+       "optimizer": {"name": "SGD", "lr": 0.03, "momentum": 0.9}, "schedule": {"name": "linear", "warmup": 0.1},
+       "bound": 1000.0, "test_images": 20, "snapshots": True, "weights": "float32", "precision": "32-true",
+       "compile": False, "channels_last": True}
 RUNS = {
     "attacked": RUN | {"over": {"objective": {name: {"objective": objective} for name, objective in ATTACKS.items()}}},
     "plain": RUN | {"epochs": 2},
@@ -81,7 +85,8 @@ def test_an_update_is_a_gradient_step_of_a_copy():
     with torch.no_grad():
         found = updated_model(model, x, y, 0.3)
     slope = ((x.flatten(1) @ weight.T + bias).softmax(1) - torch.eye(3)[y]) / 6
-    assert torch.allclose(found[1].weight, weight - 0.3 * slope.T @ x.flatten(1)) and torch.allclose(found[1].bias, bias - 0.3 * slope.sum(0))
+    assert torch.allclose(found[1].weight, weight - 0.3 * slope.T @ x.flatten(1)) and torch.allclose(found[1].bias,
+                                                                                                     bias - 0.3 * slope.sum(0))
     assert torch.equal(model[1].weight, weight) and torch.equal(model[1].bias, bias) and found is not model
     for net in (model, found):
         assert not net.training and not any(p.requires_grad or p.grad is not None for p in net.parameters())
@@ -95,7 +100,8 @@ def test_an_update_is_in_train_mode_and_leaves_the_originals_batch_norms_alone()
     cross_entropy(twin(x), y).backward()
     optimizer.step()
     found = updated_model(model, x, y, 0.1)
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found.state_dict().values(), twin.state_dict().values(), strict=True))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found.state_dict().values(), twin.state_dict().values(),
+                                                               strict=True))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), state.values(), strict=True))
 
 
@@ -106,29 +112,34 @@ def test_the_course_of_a_run_is_eq_15_at_its_snapshots(trained, kind):
     seeds = torch.arange(75)
     found = energy_course("attacked", "test", x, y, generator=seeds, objective=kind)
     assert set(found) == {"attack", "step", "epoch", "clean, epoch"}
-    assert all(set(energies) == {"joint", "marginal"} and all(values.shape == (2, 75) for values in energies.values()) for energies in found.values())
+    assert all(set(energies) == {"joint", "marginal"} and all(values.shape == (2, 75) for values in energies.values())
+               for energies in found.values())
     assert (found["attack"]["joint"].mean(1) > 0).all() and (found["step"]["joint"].mean(1) < 0).all()
     settings = {key: value for key, value in ATTACKS[kind].items() if key != "name"}
     for epoch in (1, 2):
         before, later = (load_net("attacked", "test", epoch=e, objective=kind) for e in (epoch, epoch + 1))
         for rows in (slice(0, 50), slice(50, 75)):
-            attacked = pgd(before, x[rows], y[rows], **{"norm": "linf"} | settings, loss=LOSSES[kind], generator=rng.fold(seeds[rows], epoch))
+            attacked = pgd(before, x[rows], y[rows], **{"norm": "linf"} | settings, loss=LOSSES[kind],
+                           generator=rng.fold(seeds[rows], epoch))
             twin = copy.deepcopy(before).train().requires_grad_(True)
             optimizer = torch.optim.SGD(twin.parameters(), 0.03 * (1.01 - epoch / 3) / 0.91)
             cross_entropy(twin(attacked), y[rows]).backward()
             optimizer.step()
             with torch.no_grad():
-                outputs = {"clean": before(x[rows]), "low": before(attacked), "step": twin.eval()(attacked), "epoch": later(attacked), "later": later(x[rows])}
+                outputs = {"clean": before(x[rows]), "low": before(attacked), "step": twin.eval()(attacked),
+                           "epoch": later(attacked), "later": later(x[rows])}
             energies = {"joint": {key: -f[range(len(f)), y[rows]] for key, f in outputs.items()},
                         "marginal": {key: -f.logsumexp(1) for key, f in outputs.items()}}
             for energy, E in energies.items():
-                for change, expected in (("attack", E["low"] - E["clean"]), ("step", E["step"] - E["low"]), ("epoch", E["epoch"] - E["low"]),
-                                         ("clean, epoch", E["later"] - E["clean"])):
-                    assert torch.allclose(found[change][energy][epoch - 1, rows], expected, atol=1e-4), (change, energy, epoch)
+                for change, expected in (("attack", E["low"] - E["clean"]), ("step", E["step"] - E["low"]),
+                                         ("epoch", E["epoch"] - E["low"]), ("clean, epoch", E["later"] - E["clean"])):
+                    assert torch.allclose(found[change][energy][epoch - 1, rows], expected, atol=1e-4), (change, energy,
+                                                                                                         epoch)
 
 
 @pytest.mark.parametrize("run, error, message", [
-    ("plain", ValueError, "plain was trained by CrossEntropy for 2 epochs; choose a run that attacks its images, of 2 epochs or more"),
+    ("plain", ValueError, "plain was trained by CrossEntropy for 2 epochs; choose a run that attacks its images, of 2 "
+                          "epochs or more"),
     ("single", ValueError, "single was trained by PreJEAT for 1 epochs; choose a run that attacks"),
     ("unkept", ValueError, "unkept has kept no snapshots; set 'snapshots: true' in params/test/train.yaml"),
     ("untrained", ValueError, "run 'untrained' does not exist"),
@@ -141,6 +152,7 @@ def test_runs_without_attacks_epochs_or_snapshots_are_refused(trained, run, erro
 def test_the_rate_is_the_schedules_at_the_epochs_end():
     settings = {"epochs": 10, "optimizer": {"name": "SGD", "lr": 0.2}, "schedule": {"name": "linear", "warmup": 0.2}}
     assert learning_rate(settings, 1) == pytest.approx(0.1) and learning_rate(settings, 2) == pytest.approx(0.2)
-    assert learning_rate(settings, 6) == pytest.approx(0.2 * 0.41 / 0.81) and settings["schedule"] == {"name": "linear", "warmup": 0.2}
+    assert learning_rate(settings, 6) == pytest.approx(0.2 * 0.41 / 0.81) and settings["schedule"] == {"name": "linear",
+                                                                                                       "warmup": 0.2}
     steps = settings | {"schedule": {"name": "step", "at": [0.5], "factor": 0.1}}
     assert learning_rate(steps, 5) == pytest.approx(0.2) and learning_rate(steps, 6) == pytest.approx(0.02)

@@ -32,21 +32,24 @@ from robustgen.utils import paths
 from torch import nn
 
 ARCHITECTURE = {"name": "mnist_cnn", "width": 4, "hidden": 16}
-RUN = {"data": "mnist", "images": 300, "flip": False, "crop": 0, "model": ARCHITECTURE, "objective": {"name": "GradNorm", "lam": 0.1},
-       "over": {"objective.lam": [0.1, 1.0], "seed": [0, 1]}, "seed": 0, "epochs": 1, "batch": 50, "optimizer": {"name": "SGD", "lr": 0.03},
-       "schedule": {"name": "constant"}, "bound": 1000.0, "test_images": 100, "snapshots": False,
-       "weights": "float32", "precision": "32-true", "compile": False, "channels_last": True}
+RUN = {"data": "mnist", "images": 300, "flip": False, "crop": 0, "model": ARCHITECTURE,
+       "objective": {"name": "GradNorm", "lam": 0.1},
+       "over": {"objective.lam": [0.1, 1.0], "seed": [0, 1]}, "seed": 0, "epochs": 1, "batch": 50,
+       "optimizer": {"name": "SGD", "lr": 0.03}, "schedule": {"name": "constant"}, "bound": 1000.0, "test_images": 100,
+       "snapshots": False, "weights": "float32", "precision": "32-true", "compile": False, "channels_last": True}
 RADII = [0.5, 2.0]
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A root of its own with a family of four nets, not trained, one that differs in the strength alone, and one in the seed alone."""
+    """A root of its own with a family of four nets, not trained, one that differs in the strength alone, and one in the
+    seed alone."""
     for name in ("params", "results"):
         monkeypatch.setattr(paths, name.upper(), tmp_path / name)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     (tmp_path / "params/small").mkdir(parents=True)
-    runs = {"grid": RUN, "strengths": RUN | {"over": {"objective.lam": [1.0, 2.0]}}, "seeds": RUN | {"over": {"seed": [0, 1]}}}
+    runs = {"grid": RUN, "strengths": RUN | {"over": {"objective.lam": [1.0, 2.0]}},
+            "seeds": RUN | {"over": {"seed": [0, 1]}}}
     (tmp_path / "params/small/train.yaml").write_text(yaml.safe_dump(runs))
     names = ["lam=0.1,seed=0", "lam=0.1,seed=1", "lam=1.0,seed=0", "lam=1.0,seed=1"]
     for run, members in {"grid": names, "strengths": ["lam=1.0", "lam=2.0"], "seeds": ["seed=0", "seed=1"]}.items():
@@ -68,8 +71,8 @@ def given(judged):
     x, y = judged[:6].unit, judged[:6].y
     map = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     basis = manifold.orthonormal(torch.randn(6, 4, 1, 28, 28, generator=torch.Generator().manual_seed(2)))
-    return dict(x=x, y=y, judged=judged, bases={"own": basis}, radii=RADII, radius=2.0, draws=3, references={"noise": Reference(map, "all")},
-                alike={"cosine": perceptual.cosine}, generator=0)
+    return dict(x=x, y=y, judged=judged, bases={"own": basis}, radii=RADII, radius=2.0, draws=3,
+                references={"noise": Reference(map, "all")}, alike={"cosine": perceptual.cosine}, generator=0)
 
 
 def test_a_family_has_a_row_a_net_from_the_weakest_with_the_means_over_images(project, given):
@@ -77,14 +80,18 @@ def test_a_family_has_a_row_a_net_from_the_weakest_with_the_means_over_images(pr
     other, mask = basis.roll(1, 0), (torch.arange(28) < 14).float()
     attack = dict(norm="l2", eps=0.5, step_size=0.2, steps=3)
     references = {kind: Reference(given["references"]["noise"].map, kind) for kind in ("all", "label", "log-odds")}
-    frame = measure_family("grid", "small", **given | {"references": references, "bases": {"own": basis, "other": other}}, attack=attack, mask=mask)
-    assert list(frame.columns) == ["run", "strength", "seed", "accuracy", "zero gradients", "on @ 0.5", "off @ 0.5", "on @ 2", "off @ 2", "rho_2",
-                                   "on @ 2, other", "off @ 2, other", "rho_2, other", "on mask", "cosine, all", "cosine, label", "cosine, log-odds",
-                                   "robust accuracy"]
-    assert (frame.run == "grid").all() and frame.strength.tolist() == [0.1, 0.1, 1.0, 1.0] and frame.seed.tolist() == [0, 1, 0, 1]
+    frame = measure_family("grid", "small",
+                           **given | {"references": references, "bases": {"own": basis, "other": other}}, attack=attack,
+                           mask=mask)
+    assert list(frame.columns) == ["run", "strength", "seed", "accuracy", "zero gradients", "on @ 0.5", "off @ 0.5",
+                                   "on @ 2", "off @ 2", "rho_2", "on @ 2, other", "off @ 2, other", "rho_2, other",
+                                   "on mask", "cosine, all", "cosine, label", "cosine, log-odds", "robust accuracy"]
+    assert (frame.run == "grid").all() and frame.strength.tolist() == [0.1, 0.1, 1.0,
+                                                                       1.0] and frame.seed.tolist() == [0, 1, 0, 1]
     for i, row in frame.iterrows():
         net = build_model(**ARCHITECTURE, generator=i).eval().requires_grad_(False)
-        assert row.accuracy == (net(given["judged"].unit).argmax(1) == given["judged"].y).double().mean().item() and row["zero gradients"] == 0
+        assert row.accuracy == (net(given["judged"].unit).argmax(1)
+                                == given["judged"].y).double().mean().item() and row["zero gradients"] == 0
         for side, values in zip(("on", "off"), manifold.sensitivity(net, x, basis, radii=RADII, draws=3, generator=0)):
             assert [row[f"{side} @ {r:g}"] for r in RADII] == pytest.approx(values.mean(0).tolist(), rel=1e-4)
         maps = {"all": lambda z: net(z).sum(), "label": lambda z: net(z)[range(6), y].sum(),
@@ -94,21 +101,27 @@ def test_a_family_has_a_row_a_net_from_the_weakest_with_the_means_over_images(pr
             g, = torch.autograd.grad(function(z), z)
             expected = nn.functional.cosine_similarity(g.flatten(1), references[kind].map.flatten(1)).mean().item()
             assert row[f"cosine, {kind}"] == pytest.approx(expected, rel=1e-3, abs=1e-5), kind
-        assert row.rho_2 == pytest.approx(manifold.rho_on(g, basis).mean().item(), rel=1e-4)   # of the last, the log-odds
+        # of the last, the log-odds
+        assert row.rho_2 == pytest.approx(manifold.rho_on(g, basis).mean().item(), rel=1e-4)
         assert row["rho_2, other"] == pytest.approx(manifold.rho_on(g, other).mean().item(), rel=1e-4)
-        assert row["on mask"] == pytest.approx((g[..., :14].square().sum((1, 2, 3)) / g.square().sum((1, 2, 3))).mean().item(), rel=1e-4)
-        assert row["on @ 2, other"] == pytest.approx(manifold.sensitivity(net, x, other, radii=[2.0], draws=3, generator=0)[0].mean().item(), rel=1e-4)
+        assert row["on mask"] == pytest.approx((g[..., :14].square().sum((1, 2, 3))
+                                                / g.square().sum((1, 2, 3))).mean().item(), rel=1e-4)
+        assert row["on @ 2, other"] == pytest.approx(manifold.sensitivity(net, x, other, radii=[2.0], draws=3,
+                                                                          generator=0)[0].mean().item(), rel=1e-4)
         assert row["robust accuracy"] == robust_accuracy(net, x, y, **attack)
 
 
 def test_images_without_a_gradient_are_counted_and_left_out_of_the_means(project, given):
-    """At a black image every unit of these nets, whose biases are zero, rests at its kink, where torch's derivative is zero."""
+    """At a black image every unit of these nets, whose biases are zero, rests at its kink, where torch's derivative is
+    zero."""
     given["x"][[1, 4]] = 0
     frame = measure_family("grid", "small", **given)
     assert frame["zero gradients"].tolist() == [2, 2, 2, 2] and not frame.isna().any(axis=None)
     rest = torch.tensor([0, 2, 3, 5])
     few = {key: given[key][rest] for key in ("x", "y")} | {"bases": {"own": given["bases"]["own"][rest]}}
-    alone = measure_family("grid", "small", **given | few | {"references": {"noise": Reference(given["references"]["noise"].map[rest], "all")}})
+    alone = measure_family("grid", "small",
+                           **given | few | {"references": {"noise": Reference(given["references"]["noise"].map[rest],
+                                                                              "all")}})
     for column in ("rho_2", "cosine, noise"):
         assert frame[column].tolist() == pytest.approx(alone[column].tolist(), rel=1e-4)
 
@@ -120,12 +133,14 @@ def test_an_image_that_lacks_any_of_the_gradients_is_counted(project, given):
     last[1], last[2:] = -last[0], 0
     save_weights(state, paths.RESULTS / "small/checkpoints/strengths/lam=1.0.safetensors", ARCHITECTURE)
     frame = measure_family("strengths", "small", **given)
-    assert frame["zero gradients"].tolist() == [6, 0] and frame["cosine, noise"].isna().tolist() == [True, False] and frame.rho_2.notna().all()
+    assert frame["zero gradients"].tolist() == [6, 0] and frame["cosine, noise"].isna().tolist() == [True,
+                                                                                                     False] and frame.rho_2.notna().all()
 
 
 def test_without_tangent_spaces_or_an_attack_their_columns_are_left_out(project, given):
     frame = measure_family("grid", "small", **given | {"bases": {}})
-    assert list(frame.columns) == ["run", "strength", "seed", "accuracy", "zero gradients", "cosine, noise"] and len(frame) == 4
+    assert list(frame.columns) == ["run", "strength", "seed", "accuracy", "zero gradients",
+                                   "cosine, noise"] and len(frame) == 4
 
 
 @pytest.mark.parametrize("run, strengths, seeds", [("strengths", [1.0, 2.0], [0, 0]), ("seeds", [0, 1], [0, 1])])
@@ -147,7 +162,8 @@ def test_without_lpips_the_measures_say_what_is_missing_and_the_others_are_there
     a, b = (torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     assert torch.allclose(found["cosine"](a, b), nn.functional.cosine_similarity(a.flatten(1), b.flatten(1)))
     deep = perceptual.feature_distance(net, ["6"])
-    assert torch.allclose(found["1 − deep-feature distance"](7 * a, b), 1 - deep(perceptual.max_normalised(a), perceptual.max_normalised(b)))
+    assert torch.allclose(found["1 − deep-feature distance"](7 * a, b),
+                          1 - deep(perceptual.max_normalised(a), perceptual.max_normalised(b)))
     for measure in found.values():
         assert torch.allclose(measure(a, 5 * a), torch.ones(3)) and (measure(a, b) < 0.999).all()
         assert measure(torch.cat([0 * a[:1], a[1:]]), b).isnan().tolist() == [True, False, False]
@@ -158,7 +174,8 @@ def test_with_lpips_it_comes_first_and_nothing_is_missing(monkeypatch):
     found, why = likeness_measures("alex", build_model("resnet10", width=4, generator=0).eval(), ["6"])
     a, b = torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
     b[..., :2] = 0
-    assert why == "" and list(found) == ["1 − LPIPS", "cosine", "1 − deep-feature distance"] and found["1 − LPIPS"](3 * a, b).item() == 0.5
+    assert why == "" and list(found) == ["1 − LPIPS", "cosine",
+                                         "1 − deep-feature distance"] and found["1 − LPIPS"](3 * a, b).item() == 0.5
 
 
 @pytest.mark.parametrize("c", [None, torch.tensor([2, 0, 1, 1])])
@@ -172,7 +189,8 @@ def test_the_logit_gradient_is_autograds_and_of_a_linear_model_its_weights(c):
     net, z = build_model("resnet10", width=4, generator=0).eval(), x.repeat(1, 1, 4, 4).requires_grad_()
     logits = net(z)
     gradient, = torch.autograd.grad(logits.sum() if c is None else logits[range(4), c].sum(), z)
-    assert torch.allclose(logit_gradient(net, z, c), gradient, atol=1e-6) and all(p.grad is None for p in net.parameters())
+    assert torch.allclose(logit_gradient(net, z, c), gradient, atol=1e-6) and all(p.grad is None
+                                                                                  for p in net.parameters())
 
 
 def test_a_wrong_class_of_a_logit_is_told():
@@ -193,16 +211,19 @@ def test_the_smoothed_score_is_the_mean_of_its_formula(clean, c):
     found = scores.smoothed_score(model, clean, sigma, c, draws=5, generator=0)
     seeds = rng.seeds(0, 4)
     noisy = [clean + sigma / 255 * rng.normal(rng.fold(seeds, draw), (3, 4, 4)).double() for draw in range(5)]
-    expected = torch.stack([(model.denoise(y, torch.full((4,), sigma), c) - clean) / (sigma / 255) ** 2 for y in noisy]).mean(0)
+    expected = torch.stack([(model.denoise(y, torch.full((4,), sigma), c) - clean) / (sigma / 255) ** 2
+                            for y in noisy]).mean(0)
     assert torch.allclose(found, expected)
     alone = scores.smoothed_score(model, clean[2:], sigma, c if c is None else c[2:], draws=5, generator=seeds[2:])
     assert torch.allclose(found[2:], alone)   # the noise is an image's own
 
 
 def test_of_a_linear_denoiser_the_smoothed_score_is_the_score_itself(clean):
-    """Of the Bayes object with one image, D(y) = x0: (x0 - x) / sigma^2 without any spread. Where D is D(y) = a y, its noise averages out."""
+    """Of the Bayes object with one image, D(y) = x0: (x0 - x) / sigma^2 without any spread. Where D is D(y) = a y, its
+    noise averages out."""
     one = Bayes(clean[:1], torch.zeros(1, dtype=torch.int64), sigma=40.0)
-    assert torch.allclose(scores.smoothed_score(one, clean, 40.0, draws=2, generator=0), (clean[:1] - clean) / (40 / 255) ** 2)
+    assert torch.allclose(scores.smoothed_score(one, clean, 40.0, draws=2, generator=0),
+                          (clean[:1] - clean) / (40 / 255) ** 2)
 
     class Shrink(nn.Module):
         def denoise(self, y, sigma):
@@ -214,7 +235,8 @@ def test_of_a_linear_denoiser_the_smoothed_score_is_the_score_itself(clean):
 
 
 def test_the_smoothed_score_of_two_images_is_near_its_closed_form(clean):
-    """Of images +-d about m, D(m + s n) = m + d tanh(<d, s n> / s^2), whose mean at m is m: there the smoothed score is zero; at m + d it points back."""
+    """Of images +-d about m, D(m + s n) = m + d tanh(<d, s n> / s^2), whose mean at m is m: there the smoothed score is
+    zero; at m + d it points back."""
     d = 0.05 * torch.ones(1, 3, 4, 4, dtype=torch.float64)
     m, sigma = clean[:1], 100.0
     model = Bayes(torch.cat([m - d, m + d]), torch.tensor([0, 1]), sigma=sigma)
@@ -240,11 +262,13 @@ def test_rank_correlations_are_scipys(n, levels):
     for i in range(4):
         for j in range(3):
             expected = scipy.stats.spearmanr(a[i, j].numpy(), b[i, j].numpy()).statistic
-            assert found[i, j].item() == pytest.approx(expected, abs=1e-9) and spearman(a[i, j], b[i, j]).item() == pytest.approx(expected, abs=1e-9)
+            assert found[i, j].item() == pytest.approx(expected, abs=1e-9) and spearman(a[i, j],
+                                                                                        b[i, j]).item() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("a, b, expected", [
-    ([1, 2, 3, 4], [10, 100, 1000, 10000], 1), ([1, 2, 3], [5, 4, -4], -1), ([1, 1, 1], [1, 2, 3], torch.nan), ([0.1, 0.2], [3, 3], torch.nan)])
+    ([1, 2, 3, 4], [10, 100, 1000, 10000], 1), ([1, 2, 3], [5, 4, -4], -1), ([1, 1, 1], [1, 2, 3], torch.nan),
+    ([0.1, 0.2], [3, 3], torch.nan)])
 def test_rank_correlations_of_a_few_numbers(a, b, expected):
     assert spearman(a, b).item() == pytest.approx(expected, nan_ok=True)
 
@@ -259,11 +283,15 @@ def test_a_correlation_is_over_objectives_and_strengths_with_seeds_averaged():
             for seed, wobble in ((0, -50.0), (1, 50.0))]
     frame = pd.DataFrame(rows, columns=["objective", "strength", "seed", "a", "b"])
     value, low, high = rank_correlation(frame, "a", "b")
-    assert value == pytest.approx(scipy.stats.spearmanr([0, 1, 2] * 2, [1, 3, 2] * 2).statistic) and -1.001 < low <= value <= high < 1.001
-    assert strength_trend(frame, "b") == {name: pytest.approx(scipy.stats.spearmanr(frame[:8].b, frame[:8].strength).statistic) for name in "pq"}
+    assert value == pytest.approx(scipy.stats.spearmanr([0, 1, 2] * 2,
+                                                        [1, 3, 2] * 2).statistic) and -1.001 < low <= value <= high < 1.001
+    assert strength_trend(frame,
+                          "b") == {name: pytest.approx(scipy.stats.spearmanr(frame[:8].b, frame[:8].strength).statistic)
+                                   for name in "pq"}
     assert at_strength(frame, 1.0, "b") == [3.0] * 4
     x, mean, (least, greatest) = seed_band(frame[frame.objective == "p"], "a")
-    assert x.tolist() == [0.1, 1.0, 2.0, 4.0] and mean[:3].tolist() == [0, 1, 2] and least[0] == -50 and greatest[0] == 50
+    assert x.tolist() == [0.1, 1.0, 2.0, 4.0] and mean[:3].tolist() == [0, 1,
+                                                                        2] and least[0] == -50 and greatest[0] == 50
 
 
 def test_an_unknown_gradient_is_told():
@@ -273,14 +301,18 @@ def test_an_unknown_gradient_is_told():
 
 def test_a_familys_regimes_are_those_of_the_means_over_seeds_and_each_begins_at_its_least_strength():
     weak, aligned, excessive = manifold.REGIMES
-    rows = [(strength, seed, on + wobble, off - wobble) for strength, on, off in ((0.1, 1.0, 1.5), (1.0, 1.0, 0.6), (2.0, 0.9, 0.2), (8.0, 0.3, 0.1))
+    rows = [(strength, seed, on + wobble, off - wobble) for strength, on, off in ((0.1, 1.0, 1.5), (1.0, 1.0, 0.6),
+                                                                                  (2.0, 0.9, 0.2), (8.0, 0.3, 0.1))
             for seed, wobble in ((0, -0.5), (1, 0.5))]
-    frame = pd.DataFrame(rows, columns=["strength", "seed", "on @ 0.5", "off @ 0.5"]).sample(frac=1, random_state=0)   # in any order
+    # in any order
+    frame = pd.DataFrame(rows, columns=["strength", "seed", "on @ 0.5", "off @ 0.5"]).sample(frac=1, random_state=0)
     frame["run"], frame["on @ 4"], frame["off @ 4"] = "family", 1.0, 2.0
     found = family_regimes(frame, 0.5)
     assert found == {0.1: weak, 1.0: aligned, 2.0: aligned, 8.0: excessive} and list(found) == [0.1, 1.0, 2.0, 8.0]
     assert regime_starts(found) == {weak: 0.1, aligned: 1.0, excessive: 8.0}
-    assert family_regimes(frame, 4.0) == dict.fromkeys(found, weak) and regime_starts(family_regimes(frame, 4.0)) == {weak: 0.1}
+    assert family_regimes(frame, 4.0) == dict.fromkeys(found,
+                                                       weak) and regime_starts(family_regimes(frame,
+                                                                                              4.0)) == {weak: 0.1}
 
 
 def test_a_missing_net_is_told_with_its_remedy(project, given):

@@ -51,7 +51,8 @@ def test_nearest_finds_the_most_similar_of_all_real_images_most_similar_first(di
 
 
 def test_candidates_are_the_real_images_of_highest_correlation(digits):
-    x, real = digits[0][:3], digits[0][8:] / 2 + torch.linspace(0, 0.5, 24)[:, None, None, None]   # of various brightness
+    # of various brightness
+    x, real = digits[0][:3], digits[0][8:] / 2 + torch.linspace(0, 0.5, 24)[:, None, None, None]
     correlation = np.corrcoef(x.flatten(1), real.flatten(1))[:3, 3:]
     index = nearest(x, real, count=6, candidates=6)[1]
     assert [set(row) for row in index.tolist()] == [set(row) for row in np.argsort(-correlation, 1)[:, :6].tolist()]
@@ -60,9 +61,11 @@ def test_candidates_are_the_real_images_of_highest_correlation(digits):
 def test_a_copy_is_the_nearest_by_pixels_and_by_features(digits):
     copies, real = digits[0][[7, 3]], digits[0]
     value, index = nearest(copies, real)
-    assert index.shape == (2, 10) and index[:, 0].tolist() == [7, 3] and torch.allclose(value[:, 0], torch.ones(2), atol=1e-5)
+    assert index.shape == (2, 10) and index[:, 0].tolist() == [7, 3] and torch.allclose(value[:, 0], torch.ones(2),
+                                                                                        atol=1e-5)
     distance, index = nearest_features(real.flip(0).flatten(1), real.flatten(1))
-    assert torch.equal(index[:, 0], torch.arange(32).flip(0)) and (distance[:, 0] == 0).all() and (distance[:, 1:] > 0).all()
+    assert torch.equal(index[:, 0],
+                       torch.arange(32).flip(0)) and (distance[:, 0] == 0).all() and (distance[:, 1:] > 0).all()
 
 
 def test_nearest_features_are_the_nearest_by_brute_force():
@@ -82,7 +85,8 @@ def test_frechet_distance_agrees_with_scipy_and_torchmetrics():
     assert ours == pytest.approx(theirs.compute().item(), rel=1e-6)
     p, q = a.flatten(1).double().numpy(), b.flatten(1).double().numpy()
     root = np.trace(sqrtm(np.cov(p.T) @ np.cov(q.T)).real)
-    assert ours == pytest.approx(((p.mean(0) - q.mean(0)) ** 2).sum() + p.var(0, ddof=1).sum() + q.var(0, ddof=1).sum() - 2 * root, rel=1e-9)
+    assert ours == pytest.approx(((p.mean(0) - q.mean(0)) ** 2).sum() + p.var(0, ddof=1).sum() + q.var(0, ddof=1).sum()
+                                 - 2 * root, rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [5, 200])   # fewer and more than the numbers of an image
@@ -90,7 +94,8 @@ def test_frechet_distance_of_a_shift_and_of_a_scale_is_known(n):
     a, shift = normal(n, 20).double(), normal(20, seed=1).double()
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-12)
     assert frechet_distance(a, a[torch.randperm(n)] + shift) == pytest.approx(shift.square().sum().item())
-    assert frechet_distance(a - a.mean(0), 3 * (a - a.mean(0))) == pytest.approx(4 * a.var(0).sum().item())   # (3 - 1)^2 tr S
+    # (3 - 1)^2 tr S
+    assert frechet_distance(a - a.mean(0), 3 * (a - a.mean(0))) == pytest.approx(4 * a.var(0).sum().item())
     far = (a + 1e4).float()
     assert frechet_distance(far, far + 1) == pytest.approx(20, rel=1e-3)   # in float32, squares of 1e4 would hide it
 
@@ -114,7 +119,8 @@ def test_inception_score_agrees_with_its_definition_and_torchmetrics():
 
 def test_inception_score_is_from_1_to_the_number_of_classes():
     one_hot = torch.eye(6).repeat(5, 1)
-    for outputs, expected in [(torch.full((9, 6), 1 / 6), 1), (torch.zeros(9, 6), 1), (normal(1, 6).repeat(9, 1), 1), (one_hot, 6), (1e4 * one_hot, 6)]:
+    for outputs, expected in [(torch.full((9, 6), 1 / 6), 1), (torch.zeros(9, 6), 1), (normal(1, 6).repeat(9, 1), 1),
+                              (one_hot, 6), (1e4 * one_hot, 6)]:
         assert inception_score(outputs) == pytest.approx(expected, abs=1e-9)
 
 
@@ -122,7 +128,8 @@ def test_inception_score_is_from_1_to_the_number_of_classes():
     (lambda f: frechet_distance(f[:1], f), "a Gaussian is fitted to at least 2 images, got 1 and 20; "),
     (lambda f: frechet_distance(f, f[:, 1:]), "features of both samples must be of one length, got 3 and 2"),
     (lambda f: frechet_distance(f, f * torch.nan), "features hold NaN or infinite values"),
-    (lambda f: frechet_distance(f.long(), f), r"features must be floats of shape \(images, numbers\), got torch.int64 \(20, 3\)"),
+    (lambda f: frechet_distance(f.long(), f), "features must be floats of shape \(images, numbers\), got torch.int64 "
+                                              r"\(20, 3\)"),
     (lambda f: frechet_distance(f.numpy(), f), "got ndarray"),
     (lambda f: nearest_features(f, f[:9]), "count must be at most the number of real images compared, got 10 of 9"),
     (lambda f: nearest_features(f[0], f), r"got torch.float32 \(3,\)"),
@@ -130,7 +137,8 @@ def test_inception_score_is_from_1_to_the_number_of_classes():
     (lambda f: inception_score(f, splits=21), "splits must be at most the number of images, got 21 of 20"),
     (lambda f: inception_score(f, splits=0), "inception_score: 'splits' is 0"),
     (lambda f: nearest(f, f), r"images must be a tensor of shape \(B, C, H, W\)"),
-    (lambda f: nearest(torch.rand(2, 1, 28, 28), torch.rand(20, 1, 32, 32)), r"of one shape \(C, H, W\), got \(1, 28, 28\) and \(1, 32, 32\)"),
+    (lambda f: nearest(torch.rand(2, 1, 28, 28), torch.rand(20, 1, 32, 32)), "of one shape \(C, H, W\), got \(1, 28, "
+                                                                             r"28\) and \(1, 32, 32\)"),
     (lambda f: nearest(torch.rand(2, 1, 28, 28), torch.rand(9, 1, 28, 28)), "got 10 of 9"),
     (lambda f: nearest(torch.rand(2, 1, 28, 28), torch.rand(9, 1, 28, 28), count=4, candidates=3), "got 4 of 3"),
     (lambda f: nearest(torch.rand(2, 1, 28, 28), torch.rand(9, 1, 28, 28) * 255, count=4), "Divide by 255 first"),
@@ -165,13 +173,15 @@ def test_chance_is_agreement_over_pairs_of_different_images():
     a, b = torch.randint(4, (9,), generator=g), torch.randint(6, (9,), generator=g)
     pairs = [a[i] == b[j] for i in range(9) for j in range(9) if i != j]
     assert chance_agreement(a, b) == pytest.approx(sum(pairs).item() / len(pairs))
-    assert chance_agreement(torch.zeros(5).long(), torch.zeros(5).long()) == 1   # of one class only, agreement says nothing
+    # of one class only, agreement says nothing
+    assert chance_agreement(torch.zeros(5).long(), torch.zeros(5).long()) == 1
 
 
 def test_recognition_is_agreement_its_chance_and_cohens_kappa():
     g = torch.Generator().manual_seed(0)
     made = torch.randint(4, (4000,), generator=g)
-    seen = [torch.where(torch.rand(4000, generator=g) < share, made, torch.randint(4, (4000,), generator=g)) for share in (0.2, 0.7)]
+    seen = [torch.where(torch.rand(4000, generator=g) < share, made, torch.randint(4, (4000,), generator=g))
+            for share in (0.2, 0.7)]
     share, chance, kappa = recognition(made, *seen)
     assert share.mean().item() == pytest.approx(np.mean([(made == s).float().mean() for s in seen]), abs=1e-6)
     assert chance == pytest.approx(np.mean([chance_agreement(made, s) for s in seen]))

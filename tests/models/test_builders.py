@@ -17,7 +17,8 @@ def parameters(name, **kwargs):
     ("resnet18", dict(width=64), 11_173_962),   # the usual ResNet18 for CIFAR-10
     ("resnet10", dict(width=64), 4_903_242),
     ("wrn_28_10", dict(depth=28, width=10, norm="batch"), 36_479_194),   # 36.5 M (Zagoruyko & Komodakis 2016)
-    ("dncnn", dict(depth=20, width=64), 668_227 + 18 * 64),   # published with batch norm's scales merged into the convolutions
+    # published with batch norm's scales merged into the convolutions
+    ("dncnn", dict(depth=20, width=64), 668_227 + 18 * 64),
     ("drunet", dict(width=64), 32_640_960),
 ])
 def test_nets_have_their_published_number_of_parameters(name, settings, published):
@@ -25,7 +26,8 @@ def test_nets_have_their_published_number_of_parameters(name, settings, publishe
 
 
 def test_gradresnet_is_resnet18_less_norms_and_biases_plus_sides_and_a_density():
-    norms = sum(2 * width for width in [64] * 5 + [128] * 5 + [256] * 5 + [512] * 5)   # of resnet18: two a block, the stem's, three shortcuts'
+    # of resnet18: two a block, the stem's, three shortcuts'
+    norms = sum(2 * width for width in [64] * 5 + [128] * 5 + [256] * 5 + [512] * 5)
     sides = 64 * 32 + 128 * 64 + 256 * 128
     heads = (512 + 32 + 64 + 128) * (10 + 1) - (512 * 10 + 10)
     groups = 2 * (64 + 128 + 256 + 512)   # one scale a channel and block
@@ -38,7 +40,8 @@ def test_jems_wide_resnet_has_biases_and_no_norm():
     assert all(m.bias is not None for m in net.modules() if isinstance(m, torch.nn.Conv2d))
 
 
-SIZES = {"mnist_cnn": (1, 28, 28), "resnet10": (3, 32, 32), "resnet18": (3, 32, 32), "wrn_28_10": (3, 32, 32), "gradresnet": (3, 32, 32)}
+SIZES = {"mnist_cnn": (1, 28, 28), "resnet10": (3, 32, 32), "resnet18": (3, 32, 32), "wrn_28_10": (3, 32, 32),
+         "gradresnet": (3, 32, 32)}
 SMALL = {"mnist_cnn": dict(width=4, hidden=8), "resnet10": dict(width=4), "resnet18": dict(width=4),
          "wrn_28_10": dict(depth=10, width=1, norm="batch"), "gradresnet": dict(width=8)}
 
@@ -68,7 +71,8 @@ def y():
 def test_the_second_derivative_of_an_odd_batch_is_that_of_its_images(name, settings):
     """In float32, channels last, on two threads: there torch's strided 1x1 convolution crashes the process."""
     model = build_model(name, generator=0, **settings).eval()
-    x = torch.rand(9, 3, 32, 32, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    x = torch.rand(9, 3, 32, 32,
+                   generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
 
     def penalty_gradient(x):
         x = x.clone().requires_grad_()
@@ -118,7 +122,8 @@ def test_a_bias_free_relu_gradresnet_does_not_see_the_scale_of_its_images(y):
 
 def test_denoisers_keep_the_shape_and_drunet_sees_sigma():
     x = torch.rand(2, 3, 16, 16)
-    blind, told = build_model("dncnn", depth=4, width=8, generator=0).eval(), build_model("drunet", width=4, blocks=1, generator=0)
+    blind, told = build_model("dncnn", depth=4, width=8, generator=0).eval(), build_model("drunet", width=4, blocks=1,
+                                                                                          generator=0)
     assert blind.denoise(x).shape == told.denoise(x, torch.tensor([5.0, 5.0])).shape == x.shape
     assert not torch.allclose(told.denoise(x, torch.tensor([5.0, 5.0])), told.denoise(x, torch.tensor([50.0, 50.0])))
 
@@ -131,7 +136,8 @@ def test_drunet_refuses_odd_sizes():
 def test_the_autoencoder_goes_through_its_latent_numbers():
     net = build_model("autoencoder", latent=5, width=8, generator=0)
     x = torch.rand(2, 3, 32, 32)
-    assert net.encode(x).shape == (2, 5) and torch.equal(net(x), net.decode(net.encode(x))) and 0 <= net(x).min() <= net(x).max() <= 1
+    assert net.encode(x).shape == (2, 5) and torch.equal(net(x),
+                                                         net.decode(net.encode(x))) and 0 <= net(x).min() <= net(x).max() <= 1
 
 
 @pytest.mark.parametrize("name, settings, message", [
@@ -162,7 +168,8 @@ def test_half_precision_checkpoints_refuse_weights_that_do_not_fit(tmp_path):
 
 
 @pytest.mark.parametrize("name, settings", [
-    ("resnet10", dict(width=8)), ("wrn_28_10", dict(depth=10, width=1, norm="batch")), ("mnist_cnn", dict(width=4, hidden=8))])
+    ("resnet10", dict(width=8)), ("wrn_28_10", dict(depth=10, width=1, norm="batch")),
+    ("mnist_cnn", dict(width=4, hidden=8))])
 def test_folding_keeps_the_function_and_leaves_no_norm_behind_a_convolution(name, settings):
 
     model = build_model(name, **settings, generator=0)

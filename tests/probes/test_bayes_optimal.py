@@ -45,7 +45,8 @@ def mixture(x, sigma):
 
 def log_joint(y, sigma=SIGMA):
     """log p(y, c) of each class, (B, 3)."""
-    return torch.stack([mixture(X[LABELS == k], sigma).log_prob(y.flatten(1)) + ((LABELS == k).sum() / len(LABELS)).log() for k in range(3)], 1)
+    return torch.stack([mixture(X[LABELS == k], sigma).log_prob(y.flatten(1))
+                        + ((LABELS == k).sum() / len(LABELS)).log() for k in range(3)], 1)
 
 
 def gradient(function, y):
@@ -72,7 +73,8 @@ def test_the_denoiser_is_the_posterior_mean(model, y, c, sigma):
 @pytest.mark.parametrize("sigma", [20.0, SIGMA, 200.0])
 def test_the_score_is_the_gradient_of_the_mixtures_log_density(model, y, c, sigma):
     """At any noise level, not that of the classifier alone."""
-    assert torch.allclose(scores.score(model, y, sigma), gradient(lambda z: mixture(X, sigma).log_prob(z.flatten(1)), y))
+    assert torch.allclose(scores.score(model, y, sigma), gradient(lambda z: mixture(X, sigma).log_prob(z.flatten(1)),
+                                                                  y))
     of_class = gradient(lambda z: log_joint(z, sigma)[torch.arange(6), c], y)
     assert torch.allclose(scores.score(model, y, sigma, c), of_class)
     assert not torch.allclose(of_class, scores.score(model, y, sigma), rtol=0.01)
@@ -80,7 +82,8 @@ def test_the_score_is_the_gradient_of_the_mixtures_log_density(model, y, c, sigm
 
 def test_each_image_may_have_its_own_noise_level(model, y):
     levels = torch.tensor([10.0, 20, 30, 60, 90, 120])
-    assert torch.allclose(scores.denoise(model, y, levels), torch.cat([scores.denoise(model, y[i:i + 1], float(s)) for i, s in enumerate(levels)]))
+    assert torch.allclose(scores.denoise(model, y, levels),
+                          torch.cat([scores.denoise(model, y[i:i + 1], float(s)) for i, s in enumerate(levels)]))
 
 
 def test_the_log_odds_gradient_points_from_the_other_classes_mean_to_the_own(model, y, c):
@@ -109,18 +112,21 @@ def test_float32_gives_the_same_but_for_rounding(y, c):
 def test_the_order_of_the_set_does_not_matter(model, y, c):
     order = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
     other = Bayes(X[order], LABELS[order], sigma=SIGMA)
-    assert torch.allclose(other(y), model(y)) and torch.allclose(scores.denoise(other, y, SIGMA, c), scores.denoise(model, y, SIGMA, c))
+    assert torch.allclose(other(y), model(y)) and torch.allclose(scores.denoise(other, y, SIGMA, c),
+                                                                 scores.denoise(model, y, SIGMA, c))
     assert model.classes == 3 and model.counts == other.counts == [3, 2, 4]
 
 
 @pytest.mark.parametrize("sigma", [SIGMA, 200.0])
 def test_no_other_classifier_is_more_often_right_on_its_noisy_images(sigma):
     """Against the nearest image and the nearest class mean; and it is right as often as it says."""
-    noisy = torch.cat([scores.noisy_images(X, sigma=sigma, generator=rng.seeds(draw, len(X))) for draw in range(1000)]).flatten(1)
+    noisy = torch.cat([scores.noisy_images(X, sigma=sigma, generator=rng.seeds(draw, len(X)))
+                       for draw in range(1000)]).flatten(1)
     labels = LABELS.repeat(1000)
     means = torch.stack([X[LABELS == k].mean(0) for k in range(3)]).flatten(1)
     posterior = Bayes(X, LABELS, sigma=sigma)(noisy.view(-1, *PIXELS)).softmax(1)
-    found = {"Bayes": posterior.argmax(1), "image": LABELS[torch.cdist(noisy, X.flatten(1)).argmin(1)], "mean": torch.cdist(noisy, means).argmin(1)}
+    found = {"Bayes": posterior.argmax(1), "image": LABELS[torch.cdist(noisy, X.flatten(1)).argmin(1)],
+             "mean": torch.cdist(noisy, means).argmin(1)}
     accuracy = {name: (value == labels).double().mean().item() for name, value in found.items()}
     assert 0.4 < accuracy["Bayes"] < 0.9 and accuracy["Bayes"] > accuracy["image"] and accuracy["Bayes"] > accuracy["mean"] + 0.01, accuracy
     assert accuracy["Bayes"] == pytest.approx(posterior.amax(1).mean().item(), abs=0.015)
@@ -141,13 +147,16 @@ def test_it_is_a_model_as_any_other(model, y, c):
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: Bayes(X, 3 * (LABELS > 0), sigma=SIGMA), r"^classes \[1, 2\] have no images; give some of each, or renumber the classes$"),
+    (lambda: Bayes(X, 3 * (LABELS > 0), sigma=SIGMA), "^classes \[1, 2\] have no images; give some of each, or "
+                                                      r"renumber the classes$"),
     (lambda: Bayes(X, LABELS[:4], sigma=SIGMA), r"^labels must be int64 of shape \(9,\), got"),
     (lambda: Bayes(X, LABELS - 1, sigma=SIGMA), "^labels must lie in 0..1"),
     (lambda: Bayes(255 * X, LABELS, sigma=SIGMA), "Divide by 255 first"),
     (lambda: Bayes(X, LABELS, sigma=0.0), "^Bayes: 'sigma' is 0.0: it should be greater than 0"),
-    (lambda: Bayes(X, LABELS, sigma=SIGMA)(X[..., :3]), r"^the set's images have shape \(3, 4, 4\), and these \(3, 4, 3\); give such as the set's$"),
-    (lambda: scores.denoise(Bayes(X, LABELS, sigma=SIGMA), X[:1], SIGMA, torch.tensor([3])), "^labels must lie in 0..2"),
+    (lambda: Bayes(X, LABELS, sigma=SIGMA)(X[..., :3]), "^the set's images have shape \(3, 4, 4\), and these \(3, 4, "
+                                                        r"3\); give such as the set's$"),
+    (lambda: scores.denoise(Bayes(X, LABELS, sigma=SIGMA), X[:1], SIGMA, torch.tensor([3])),
+     "^labels must lie in 0..2"),
     (lambda: scores.log_density(Bayes(X, LABELS, sigma=SIGMA), X[:1]), "the model, a Bayes, has no density"),
 ])
 def test_what_does_not_fit_is_told_in_one_sentence(call, message):

@@ -11,8 +11,10 @@ from torch.nn.functional import one_hot
 MEAN = torch.tensor([0.8, 0.3, 0.0, -0.4], dtype=torch.float64)
 START = torch.zeros(4, dtype=torch.float64) + 0.1
 RIGHT = excess_risk.GaussianClasses(MEAN, torch.ones(2, 4, dtype=torch.float64))
-WRONG = excess_risk.GaussianClasses(MEAN, torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.4, 2.0, 1.0, 0.7]], dtype=torch.float64))
-FITS = {"generative": excess_risk.generative(excess_risk.opposite_means), "discriminative": excess_risk.discriminative(excess_risk.opposite_means)}
+WRONG = excess_risk.GaussianClasses(MEAN, torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.4, 2.0, 1.0, 0.7]],
+                                                       dtype=torch.float64))
+FITS = {"generative": excess_risk.generative(excess_risk.opposite_means),
+        "discriminative": excess_risk.discriminative(excess_risk.opposite_means)}
 
 
 def drawn(truth, n, seed=0):
@@ -28,10 +30,12 @@ def population():
 def test_the_truth_is_what_it_says():
     x, y = drawn(WRONG, 100_000)
     for c, sign in ((0, -1), (1, 1)):
-        assert torch.allclose(x[y == c].mean(0), sign * MEAN, atol=0.03) and torch.allclose(x[y == c].std(0), WRONG.scales[c], atol=0.03)
+        assert torch.allclose(x[y == c].mean(0), sign * MEAN, atol=0.03) and torch.allclose(x[y == c].std(0),
+                                                                                            WRONG.scales[c], atol=0.03)
     from scipy.stats import multivariate_normal
 
-    densities = np.stack([multivariate_normal(s * MEAN, np.diag(WRONG.scales[c] ** 2)).pdf(x[:5]) for c, s in ((0, -1), (1, 1))], 1)
+    densities = np.stack([multivariate_normal(s * MEAN, np.diag(WRONG.scales[c] ** 2)).pdf(x[:5])
+                          for c, s in ((0, -1), (1, 1))], 1)
     assert np.allclose(WRONG.posterior(x[:5]), densities / densities.sum(1, keepdims=True))
 
 
@@ -53,7 +57,8 @@ def test_fits_are_the_mean_and_logistic_regression():
     assert torch.allclose(excess_risk.minimise(FITS["generative"], x, p, START), mean)
     theta = excess_risk.minimise(FITS["discriminative"], x, p, START)
     for own, data, labels in zip(theta, x, y):
-        reference = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=1000).fit(data, labels).coef_[0]
+        reference = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=1000).fit(data,
+                                                                                                    labels).coef_[0]
         assert np.allclose(2 * own, reference, atol=1e-5)
 
 
@@ -65,7 +70,8 @@ def test_well_specified_constants_are_equations_28_and_29(population):
         assert 0 <= c.b < 1e-4
     assert found["discriminative"].v == pytest.approx(4, rel=1e-6)   # m
     s = (2 * x @ MEAN).sigmoid()
-    expected = (4 * s * (1 - s) * x.square().sum(1)).mean()   # tr(I^-1 E[4 s (1 - s) x x']), the joint Fisher information being I
+    # tr(I^-1 E[4 s (1 - s) x x']), the joint Fisher information being I
+    expected = (4 * s * (1 - s) * x.square().sum(1)).mean()
     assert found["generative"].v == pytest.approx(float(expected), rel=0.01) and found["generative"].v < 4
 
 
@@ -85,20 +91,24 @@ def test_the_predicted_risk_is_the_measured_one(population):
         x, p = population[truth]
         for loss in FITS.values():
             c = excess_risk.constants(excess_risk.opposite_means, loss, x, p, START)
-            measured = excess_risk.learning_curve(excess_risk.opposite_means, loss, truth.sample, [1000], 400, x[:20_000], p[:20_000], START, generator=2)[0]
-            bias = float(excess_risk.excess(excess_risk.opposite_means, c.theta[None], x[:20_000], p[:20_000]))   # of the same test sample
+            measured = excess_risk.learning_curve(excess_risk.opposite_means, loss, truth.sample, [1000], 400,
+                                                  x[:20_000], p[:20_000], START, generator=2)[0]
+            # of the same test sample
+            bias = float(excess_risk.excess(excess_risk.opposite_means, c.theta[None], x[:20_000], p[:20_000]))
             assert float(measured.mean()) - bias == pytest.approx(c.v / 2000, rel=0.25)
 
 
 def test_the_excess_is_the_divergence():
     x = drawn(WRONG, 1000)[0]
     p, q = WRONG.posterior(x), excess_risk.opposite_means(MEAN, x).softmax(1)
-    assert float(excess_risk.excess(excess_risk.opposite_means, MEAN[None], x, p)) == pytest.approx(float((p * (p / q).log()).sum(1).mean()))
+    assert float(excess_risk.excess(excess_risk.opposite_means, MEAN[None], x,
+                                    p)) == pytest.approx(float((p * (p / q).log()).sum(1).mean()))
 
 
 def test_newtons_curvature_is_positive_and_separable_classes_are_refused():
     x = torch.tensor([[-2.0, 0], [-1, 1], [1, 0], [2, 1]], dtype=torch.float64)[None]
     p = one_hot(torch.tensor([[0, 0, 1, 1]]), 2).double()
-    assert (torch.linalg.eigvalsh(hessian(lambda t: (p[0] * FITS["discriminative"](t, x[0])).sum())(START[:2])) > 0).all()
+    assert (torch.linalg.eigvalsh(hessian(lambda t: (p[0] * FITS["discriminative"](t,
+                                                                                   x[0])).sum())(START[:2])) > 0).all()
     with pytest.raises(ValueError, match="classes of a data set can be separated"):
         excess_risk.minimise(FITS["discriminative"], x, p, START[:2])

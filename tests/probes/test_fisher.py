@@ -21,7 +21,8 @@ def pixels(n, side=4, seed=0):
 
 
 class Quadratic:
-    """A classifier whose energies are quadratic: f_k(x) = -(x' A_k x / 2 + b_k' x), of three classes; all A_k are symmetric."""
+    """A classifier whose energies are quadratic: f_k(x) = -(x' A_k x / 2 + b_k' x), of three classes; all A_k are
+    symmetric."""
 
     def __init__(self, dimension=DIMENSION, scale=1.0, diagonal=False):
         A = numbers(3, dimension, dimension, seed=1)
@@ -43,7 +44,8 @@ class Quadratic:
 def perceptron(activation):
     """A small net of 1 x 4 x 4 images."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(DIMENSION, 12), activation, nn.Linear(12, 12), activation, nn.Linear(12, 5)).double().requires_grad_(False)
+    return nn.Sequential(nn.Flatten(), nn.Linear(DIMENSION, 12), activation, nn.Linear(12, 12), activation,
+                         nn.Linear(12, 5)).double().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,8 @@ def images():
 
 def scores(model, x, y, **settings):
     """Both scores, by name."""
-    return {"joint": fisher.joint_fisher_score(model, x, y, **settings), "marginal": fisher.marginal_fisher_score(model, x, **settings)}
+    return {"joint": fisher.joint_fisher_score(model, x, y, **settings),
+            "marginal": fisher.marginal_fisher_score(model, x, **settings)}
 
 
 # Closed forms
@@ -70,14 +73,16 @@ def test_the_joint_score_of_a_quadratic_energy_is_its_closed_form(images):
     found = fisher.joint_fisher_score(model, x, y, draws=2, generator=0)
     gradient = model.gradients(x)[range(6), y]
     assert torch.allclose(found.square, gradient.square().sum(1) / 2) and torch.allclose(found.trace, model.traces()[y])
-    assert torch.allclose(found.values, gradient.square().sum(1) / 2 - model.traces()[y]) and found.error.abs().max() < 1e-12
+    assert torch.allclose(found.values,
+                          gradient.square().sum(1) / 2 - model.traces()[y]) and found.error.abs().max() < 1e-12
     assert found.mean == pytest.approx(found.values.mean().item()) and found.standard_error == pytest.approx(found.values.std().item() / 6**0.5)
     assert found.length == pytest.approx(gradient.square().sum(1).mean().sqrt().item())
     assert found.dimension == 16 and found.sigma == 0 and math.isnan(found.explained)
 
 
 def test_the_marginal_score_of_quadratic_energies_is_its_closed_form(images):
-    """Eq. 24, with p_k = softmax f: grad E = sum p_k g_k, grad^2 E = sum p_k A_k - (sum p_k g_k g_k' - grad E grad E')."""
+    """Eq. 24, with p_k = softmax f: grad E = sum p_k g_k, grad^2 E = sum p_k A_k - (sum p_k g_k g_k' - grad E grad
+    E')."""
     x, _ = images
     model = Quadratic()
     p, g = model(x).softmax(1), model.gradients(x)
@@ -93,7 +98,8 @@ def test_a_linear_energy_has_no_curvature(images):
     x, y = images
     weights = numbers(16, 3)
     found = fisher.joint_fisher_score(lambda z: z.flatten(1) @ weights, x, y)
-    assert (found.trace == 0).all() and (found.error == 0).all() and torch.allclose(found.values, weights.T[y].square().sum(1) / 2)
+    assert (found.trace == 0).all() and (found.error == 0).all() and torch.allclose(found.values,
+                                                                                    weights.T[y].square().sum(1) / 2)
     assert (fisher.exact_trace(lambda z: (z.flatten(1) @ weights)[:, 0], x) == 0).all()
 
 
@@ -104,13 +110,16 @@ def test_a_smooth_nets_trace_is_that_of_torchs_hessian(smooth, images, kind):
     def energy(z, y):
         return -smooth(z)[range(len(z)), y] if kind == "joint" else -smooth(z).exp().sum(1).log()
 
-    hessians = [torch.autograd.functional.hessian(lambda z, i=i: energy(z[None], y[i:i + 1]).sum(), x[i]).view(16, 16) for i in range(6)]
+    hessians = [torch.autograd.functional.hessian(lambda z, i=i: energy(z[None], y[i:i + 1]).sum(), x[i]).view(16, 16)
+                for i in range(6)]
     traces = torch.stack([hessian.trace() for hessian in hessians])
-    assert traces.abs().min() > 1e-4 and torch.allclose(fisher.exact_trace(lambda z: energy(z, y), x), traces, rtol=1e-8)
+    assert traces.abs().min() > 1e-4 and torch.allclose(fisher.exact_trace(lambda z: energy(z, y), x), traces,
+                                                        rtol=1e-8)
     found = scores(smooth, x, y, draws=300, generator=1)[kind]
     assert ((found.trace - traces).abs() < 4 * found.error).all()
     assert abs((found.trace - traces).mean()) < 4 * found.trace_error
-    variance = torch.stack([2 * (hessian.square().sum() - hessian.diagonal().square().sum()) for hessian in hessians])   # of an estimate with v_i = +-1
+    # of an estimate with v_i = +-1
+    variance = torch.stack([2 * (hessian.square().sum() - hessian.diagonal().square().sum()) for hessian in hessians])
     assert torch.allclose(found.error, (variance / 300).sqrt(), rtol=0.2)
 
 
@@ -132,12 +141,14 @@ def test_a_relu_nets_joint_trace_is_0_and_its_marginal_trace_that_of_the_classes
 @pytest.mark.parametrize("sigma", [0.0, 0.3])
 def test_stated_errors_are_those_that_many_seeds_show(sigma):
     model, x, y = Quadratic(), pixels(3), torch.tensor([0, 1, 2])
-    many = fisher.joint_fisher_score(model, x.repeat(400, 1, 1, 1), y.repeat(400), sigma=sigma, draws=6, generator=0, batch=1200)
+    many = fisher.joint_fisher_score(model, x.repeat(400, 1, 1, 1), y.repeat(400), sigma=sigma, draws=6, generator=0,
+                                     batch=1200)
     traces, stated = many.trace.view(400, 3), many.error.view(400, 3).square().mean(0).sqrt()
     assert torch.allclose(traces.std(0), stated, rtol=0.12)
     assert many.trace_error == pytest.approx(stated.square().mean().sqrt().item() / 1200**0.5)
     assert (traces.mean(0) - model.traces()).abs().max() < 4 * (stated / 20).max()
-    assert traces.mean(1).std().item() == pytest.approx((stated.square().sum().sqrt() / 3).item(), rel=0.15)   # that of a mean over three images
+    # that of a mean over three images
+    assert traces.mean(1).std().item() == pytest.approx((stated.square().sum().sqrt() / 3).item(), rel=0.15)
 
 
 def test_a_single_draw_states_no_error(smooth, images):
@@ -149,10 +160,12 @@ def test_a_single_draw_states_no_error(smooth, images):
 def test_noise_adds_sigma_squared_tr_a_squared_and_leaves_the_trace():
     """|A (x + sigma e) + b|^2 / 2 has the mean (|g|^2 + sigma^2 tr A^2) / 2; its own spread is that of e' A^2 e."""
     model, x, y, sigma, n = Quadratic(), pixels(1), torch.tensor([1]), 0.4, 3000
-    found = fisher.joint_fisher_score(model, x.repeat(n, 1, 1, 1), y.repeat(n), sigma=sigma, draws=2, generator=3, batch=n)
+    found = fisher.joint_fisher_score(model, x.repeat(n, 1, 1, 1), y.repeat(n), sigma=sigma, draws=2, generator=3,
+                                      batch=n)
     gradient, A = model.gradients(x)[0, 1], model.A[1]
     expected = (gradient.square().sum() + sigma**2 * (A @ A).trace()) / 2
-    error = sigma**2 / 2 * (2 * (A @ A @ A @ A).trace() / (2 * n)).sqrt()   # pairs of opposite sign: the term linear in e drops out
+    # pairs of opposite sign: the term linear in e drops out
+    error = sigma**2 / 2 * (2 * (A @ A @ A @ A).trace() / (2 * n)).sqrt()
     assert abs(found.square.mean() - expected) < 4 * error
     assert found.square.std().item() == pytest.approx((error * n**0.5).item(), rel=0.15)
     assert abs(found.trace.mean() - A.trace()) < 4 * found.trace_error and found.trace_error < 0.05 * A.norm()
@@ -161,7 +174,8 @@ def test_noise_adds_sigma_squared_tr_a_squared_and_leaves_the_trace():
 def test_the_noisy_score_of_a_smooth_net_is_that_of_its_averaged_energy(smooth):
     """The trace is the mean over noise of tr grad^2 E(x + sigma e), here by exact Hessians."""
     x, y, sigma, n = pixels(1), torch.tensor([3]), 0.5, 4000
-    found = fisher.joint_fisher_score(smooth, x.repeat(n, 1, 1, 1), y.repeat(n), sigma=sigma, draws=1, generator=4, batch=n)
+    found = fisher.joint_fisher_score(smooth, x.repeat(n, 1, 1, 1), y.repeat(n), sigma=sigma, draws=1, generator=4,
+                                      batch=n)
     z = (x + sigma * numbers(n, 1, 4, 4, seed=5)).requires_grad_()
     traces = fisher.exact_trace(lambda z: -smooth(z)[:, 3], z)
     squares = torch.autograd.grad(-smooth(z)[:, 3].sum(), z)[0].flatten(1).square().sum(1) / 2
@@ -171,19 +185,22 @@ def test_the_noisy_score_of_a_smooth_net_is_that_of_its_averaged_energy(smooth):
 
 @pytest.mark.parametrize("spread, sigma", [(0.1, 0.2), (0.08, 0.05)])
 def test_the_energy_of_gaussian_data_explains_what_a_wiener_filter_removes(spread, sigma):
-    """x ~ N(1/2, s^2 I): the noisy images' energy is |x - 1/2|^2 / 2 (s^2 + sigma^2), and sigma^2 / (s^2 + sigma^2) of the noise can be told."""
+    """x ~ N(1/2, s^2 I): the noisy images' energy is |x - 1/2|^2 / 2 (s^2 + sigma^2), and sigma^2 / (s^2 + sigma^2) of
+    the noise can be told."""
     x = (0.5 + spread * numbers(3000, 1, 4, 4, seed=6)).clamp(0, 1)
 
     def model(z):
         energy = (z - 0.5).flatten(1).square().sum(1) / (2 * (spread**2 + sigma**2))
         return torch.stack([-energy, energy - 50], 1)
 
-    found = fisher.joint_fisher_score(model, x, torch.zeros(3000, dtype=torch.long), sigma=sigma, draws=2, generator=7, batch=3000)
+    found = fisher.joint_fisher_score(model, x, torch.zeros(3000, dtype=torch.long), sigma=sigma, draws=2, generator=7,
+                                      batch=3000)
     share = sigma**2 / (spread**2 + sigma**2)
     assert found.explained == pytest.approx(share, rel=0.03)
     assert found.scale == pytest.approx(1, rel=0.03)   # no factor is better than the true energy's
     assert found.mean == pytest.approx(-8 / (spread**2 + sigma**2), rel=0.03)   # F = D / 2 v - D / v
-    wrong = fisher.joint_fisher_score(model, x, torch.ones(3000, dtype=torch.long), sigma=sigma, draws=2, generator=7, batch=3000)
+    wrong = fisher.joint_fisher_score(model, x, torch.ones(3000, dtype=torch.long), sigma=sigma, draws=2, generator=7,
+                                      batch=3000)
     assert wrong.explained == pytest.approx(-share, rel=0.03) and wrong.scale == 0
 
 
@@ -196,7 +213,9 @@ def test_what_a_factor_of_the_energy_does(smooth, images, kind, sigma):
     x, y = images[0], torch.tensor([0, 4, 1, 2, 3, 3]) if kind == "joint" else torch.zeros(6, dtype=torch.long)
     net = smooth if kind == "joint" else lambda z: smooth(z)[:, :1]
     one, ten = (scores(lambda z, c=c: c * net(z), x, y, sigma=sigma, draws=20, generator=8)[kind] for c in (1, 10))
-    assert torch.allclose(ten.square, 100 * one.square) and torch.allclose(ten.trace, 10 * one.trace) and torch.allclose(ten.error, 10 * one.error)
+    assert torch.allclose(ten.square, 100 * one.square) and torch.allclose(ten.trace,
+                                                                           10 * one.trace) and torch.allclose(ten.error,
+                                                                                                              10 * one.error)
     assert ten.length == pytest.approx(10 * one.length) and ten.scale == pytest.approx(one.scale / 10)
     if sigma:
         assert ten.explained == pytest.approx(one.explained, rel=1e-9) and abs(one.explained) > 1e-6
@@ -210,7 +229,8 @@ def test_scale_is_the_factor_of_the_lowest_score(images):
     model.A = model.A.abs()
     best = fisher.joint_fisher_score(model, x, y).scale
     assert best > 0
-    lower, least, higher = (fisher.joint_fisher_score(lambda z, a=a: a * model(z), x, y).mean for a in (0.9 * best, best, 1.1 * best))
+    lower, least, higher = (fisher.joint_fisher_score(lambda z, a=a: a * model(z), x, y).mean
+                            for a in (0.9 * best, best, 1.1 * best))
     assert least < min(lower, higher) and lower == pytest.approx(higher)
 
 
@@ -221,7 +241,8 @@ def test_batches_and_neighbours_change_nothing(smooth, sigma):
     x, y, seeds = pixels(10), torch.arange(10) % 5, torch.arange(10)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
     for kind in ("joint", "marginal"):
-        whole, few, seven = (scores(smooth, x, y, sigma=sigma, draws=3, generator=seeds, batch=batch)[kind] for batch in (100, 3, 7))
+        whole, few, seven = (scores(smooth, x, y, sigma=sigma, draws=3, generator=seeds, batch=batch)[kind]
+                             for batch in (100, 3, 7))
         mixed = scores(smooth, x[order], y[order], sigma=sigma, draws=3, generator=seeds[order], batch=4)[kind]
         for name in ("square", "trace", "error", "values"):
             values = getattr(whole, name)
@@ -235,13 +256,15 @@ def test_weights_and_grad_mode_are_left_alone(images):
     with torch.no_grad():
         found = scores(model, images[0], images[1], draws=2)
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert not any(getattr(score, name).requires_grad for score in found.values() for name in ("square", "trace", "error"))
+    assert not any(getattr(score, name).requires_grad for score in found.values()
+                   for name in ("square", "trace", "error"))
 
 
 def test_the_type_of_the_images_is_kept(smooth, images):
     single = copy.deepcopy(smooth).float()
     for sigma in (0.0, 0.2):
-        ours, theirs = scores(single, images[0].float(), images[1], sigma=sigma, generator=0), scores(smooth, *images, sigma=sigma, generator=0)
+        ours, theirs = scores(single, images[0].float(), images[1], sigma=sigma, generator=0), scores(smooth, *images,
+                                                                                                      sigma=sigma, generator=0)
         for kind in ours:
             assert ours[kind].square.dtype == ours[kind].trace.dtype == torch.float32
             assert torch.allclose(ours[kind].values.double(), theirs[kind].values, rtol=1e-3, atol=1e-4)
@@ -259,18 +282,21 @@ BAD = [
     ({"x": pixels(6) * 255}, "images must lie in .0, 1.; .* Divide by 255 first"),
     ({"x": pixels(6)[0]}, r"images must be a tensor of shape \(B, C, H, W\)"),
     ({"x": pixels(6, side=5)}, r"the model does not take images of shape \(1, 5, 5\)"),
-    ({"draws": 0}, "'draws' is 0"), ({"batch": 0}, "'batch' is 0"), ({"sigma": -0.1}, "'sigma' is -0.1"), ({"sigma": float("nan")}, "'sigma' is nan"),
+    ({"draws": 0}, "'draws' is 0"), ({"batch": 0}, "'batch' is 0"), ({"sigma": -0.1}, "'sigma' is -0.1"),
+    ({"sigma": float("nan")}, "'sigma' is nan"),
     ({"sigmas": 0.1}, "parameter 'sigmas' does not exist; did you mean 'sigma'"),
     ({"model": lambda x: x.flatten(1) / 0}, "the model's logits are not finite"),
     ({"model": lambda x: torch.softmax(x.flatten(1), 1)}, "the model returns probabilities"),
-    ({"model": infinite, "x": torch.cat([pixels(5), torch.full((1, 1, 4, 4), 0.75, dtype=torch.float64)])}, "Fisher score is not finite; look for inf"),
+    ({"model": infinite, "x": torch.cat([pixels(5), torch.full((1, 1, 4, 4), 0.75, dtype=torch.float64)])},
+     "Fisher score is not finite; look for inf"),
     ({"model": BATCH_NORM, "x": pixels(6, side=8)}, "batch norms or dropouts in train mode")]
 LABELS = [
     ({"y": torch.tensor([0, 5, 1, 1, 1, 1])}, "labels must lie in 0..4"),
     ({"y": torch.zeros(5, dtype=torch.long)}, r"labels must be int64 of shape \(6,\)")]
 
 
-@pytest.mark.parametrize("kind, change, message", [("joint", *bad) for bad in BAD + LABELS] + [("marginal", *bad) for bad in BAD])
+@pytest.mark.parametrize("kind, change, message", [("joint", *bad) for bad in BAD + LABELS] + [("marginal", *bad)
+                                                                                               for bad in BAD])
 def test_what_does_not_fit_is_refused_in_a_sentence(smooth, images, kind, change, message):
     given = {"model": smooth, "x": images[0], "draws": 2} | change
     with pytest.raises(ValueError, match=message) as error:

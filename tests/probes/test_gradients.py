@@ -9,7 +9,8 @@ def test_the_loss_gradient_is_the_cross_entropys_direction(net, digits):
     expected, = torch.autograd.grad(torch.nn.functional.cross_entropy(net(z), y, reduction="sum"), z)
     expected = torch.nn.functional.normalize(expected.flatten(1), dim=1)
     found = input_gradient(net, x, y).flatten(1)
-    unsure = torch.nn.functional.cross_entropy(net(x), y, reduction="none") > 1e-2   # elsewhere float32 rounds the reference
+    # elsewhere float32 rounds the reference
+    unsure = torch.nn.functional.cross_entropy(net(x), y, reduction="none") > 1e-2
     assert unsure.sum() > 3 and torch.allclose(found[unsure], expected[unsure], atol=1e-4)
     assert torch.allclose(found.norm(dim=1), torch.ones(len(x)))
 

@@ -47,7 +47,8 @@ def times(p, v):
 def smooth_net(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Flatten(), nn.Linear(24, 16), nn.Tanh(), nn.Linear(16, 4)).double().eval().requires_grad_(False)
+        return nn.Sequential(nn.Flatten(), nn.Linear(24, 16), nn.Tanh(),
+                             nn.Linear(16, 4)).double().eval().requires_grad_(False)
 
 
 class Linear(nn.Module):
@@ -71,7 +72,8 @@ def test_the_basis_spans_the_columns_that_reverse_mode_gives(latent, size, image
     assert basis.shape == (images, latent, 3, size, size) and basis.dtype == torch.float32 and not basis.requires_grad
     exact = autoencoder.double()
     for i in range(images):
-        jacobian = torch.func.jacrev(lambda z: exact.decode(z[None]).flatten(), chunk_size=768)(z[i].double())   # (pixels, latent)
+        # (pixels, latent)
+        jacobian = torch.func.jacrev(lambda z: exact.decode(z[None]).flatten(), chunk_size=768)(z[i].double())
         q, _ = torch.linalg.qr(jacobian.detach())
         assert (projectors(basis)[i] - q @ q.T).abs().max() < 1e-4
 
@@ -83,33 +85,42 @@ def test_a_basis_is_orthonormal_largest_directions_first_and_an_images_own():
     flat = basis.flatten(2)
     assert torch.allclose(flat @ flat.mT, torch.eye(6).expand(5, 6, 6), atol=1e-5)
     assert (manifold.basis_rank(basis) == 6).all()
-    for part in (manifold.tangent_basis(decode, z), torch.cat([manifold.tangent_basis(decode, one) for one in z.split(1)])):
+    for part in (manifold.tangent_basis(decode, z),
+                 torch.cat([manifold.tangent_basis(decode, one) for one in z.split(1)])):
         assert torch.allclose(projectors(part), projectors(basis), atol=1e-5)
     tangents = normal(2, 4, *SHAPE)
     u = torch.linalg.svd(tangents.flatten(2).mT)[0][:, :, :4]
-    assert torch.allclose((manifold.orthonormal(tangents).flatten(2) @ u).abs(), torch.eye(4).double().expand(2, 4, 4), atol=1e-9)
+    assert torch.allclose((manifold.orthonormal(tangents).flatten(2) @ u).abs(), torch.eye(4).double().expand(2, 4, 4),
+                          atol=1e-9)
 
 
 def test_where_directions_are_lacking_the_basis_is_smaller_and_that_is_told():
     scale = torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 1e-5]])
     a = normal(4, 24).float()
-    with pytest.warns(UserWarning, match=r"^2 of 3 tangent spaces have fewer than 4 dimensions, at least 2; their bases are that much smaller$"):
+    with pytest.warns(UserWarning, match="^2 of 3 tangent spaces have fewer than 4 dimensions, at least 2; their "
+                                         r"bases are that much smaller$"):
         basis = manifold.orthonormal((scale[:, :, None] * a).view(3, 4, *SHAPE))
     assert manifold.basis_rank(basis).tolist() == [4, 2, 2] and (basis[1:, 2:] == 0).all()
-    with pytest.warns(UserWarning, match=r"^2 of 3 tangent spaces have fewer than 4 dimensions, at least 2;"):   # a share, whatever the tangents' size
-        assert manifold.basis_rank(manifold.orthonormal((1e-6 * scale[:, :, None] * a).view(3, 4, *SHAPE))).tolist() == [4, 2, 2]
+    # a share, whatever the tangents' size
+    with pytest.warns(UserWarning, match=r"^2 of 3 tangent spaces have fewer than 4 dimensions, at least 2;"):
+        assert manifold.basis_rank(manifold.orthonormal((1e-6 * scale[:, :, None] * a).view(3, 4,
+                                                                                            *SHAPE))).tolist() == [4, 2,
+                                                                                                                   2]
     assert (projectors(basis)[1] - torch.linalg.pinv(a[:2]) @ a[:2]).abs().max() < 1e-5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         whole = manifold.orthonormal((scale[:1, :, None] * a).view(1, 4, *SHAPE))
         assert manifold.basis_rank(whole).tolist() == [4]
-        assert manifold.basis_rank(manifold.orthonormal((scale[2:, [0, 2, 3], None] * a[[0, 2, 3]]).view(1, 3, *SHAPE), rtol=1e-7)).tolist() == [3]   # a lower bar
+        # a lower bar
+        assert manifold.basis_rank(manifold.orthonormal((scale[2:, [0, 2, 3], None] * a[[0, 2, 3]]).view(1, 3, *SHAPE),
+                                                        rtol=1e-7)).tolist() == [3]
 
 
 def test_a_decoder_that_is_lame_in_some_latents_has_a_smaller_basis():
     decode = build_model("autoencoder", latent=6, width=4, size=16, generator=0).eval().decode
     with pytest.warns(UserWarning, match="4 of 4 tangent spaces have fewer than 6 dimensions, at least 3"):
-        basis = manifold.tangent_basis(lambda z: decode(z * torch.tensor([1, 0, 1, 0, 1, 0.0])), normal(4, 6).float(), batch=2)
+        basis = manifold.tangent_basis(lambda z: decode(z * torch.tensor([1, 0, 1, 0, 1, 0.0])), normal(4, 6).float(),
+                                       batch=2)
     assert (manifold.basis_rank(basis) == 3).all()
 
 
@@ -120,7 +131,8 @@ def test_a_decoder_that_is_lame_in_some_latents_has_a_smaller_basis():
     lambda: manifold.orthonormal(torch.full((2, 3, *SHAPE), torch.inf)),
 ], ids=["constant decoder", "zero tangents", "NaN", "infinite"])
 def test_a_space_without_a_direction_is_refused(make):
-    with pytest.raises(ValueError, match=r"^2 of 2 tangent spaces have no direction: the images do not depend on z there, or are not finite$"):
+    with pytest.raises(ValueError, match="^2 of 2 tangent spaces have no direction: the images do not depend on z "
+                                         r"there, or are not finite$"):
         make()
 
 
@@ -133,7 +145,8 @@ def test_the_two_parts_are_those_of_the_explicit_projector(basis, x):
     assert torch.allclose(on + off, v) and ((on * off).sum((1, 2, 3)).abs() < 1e-12).all()
     again, rest = manifold.split_tangent(on, basis)
     assert torch.allclose(again, on) and rest.abs().max() < 1e-12
-    assert torch.allclose(p @ p, p) and torch.allclose(p.diagonal(dim1=1, dim2=2).sum(1), manifold.basis_rank(basis).double())
+    assert torch.allclose(p @ p, p) and torch.allclose(p.diagonal(dim1=1, dim2=2).sum(1),
+                                                       manifold.basis_rank(basis).double())
 
 
 def test_principal_angles_are_scipys(basis):
@@ -144,7 +157,8 @@ def test_principal_angles_are_scipys(basis):
         found = manifold.principal_angles(a, b)
         assert found.shape == (3, 5)
         for i, r in enumerate([5, 5, 3]):
-            expected = scipy.linalg.subspace_angles(basis[i].flatten(1)[:r].T.numpy(), other[i].flatten(1).T.numpy())[::-1].copy()
+            expected = scipy.linalg.subspace_angles(basis[i].flatten(1)[:r].T.numpy(),
+                                                    other[i].flatten(1).T.numpy())[::-1].copy()
             assert torch.allclose(found[i, :r], torch.rad2deg(torch.from_numpy(expected)), atol=1e-4)
             assert found[i, r:].isnan().all()
     assert (found[0, :2] < 1e-4).all() and found[0, 2] > 5
@@ -162,7 +176,9 @@ def test_the_angle_between_two_lines_is_theirs():
 def test_random_directions_have_length_one_and_lie_on_and_off_the_manifold(basis):
     on, off = manifold.directions(basis, draws=6, generator=0)
     for part in (on, off):
-        assert part.shape == (3, 6, *SHAPE) and part.dtype == torch.float64 and torch.allclose(part.flatten(2).norm(dim=2), torch.ones(3, 6).double())
+        assert part.shape == (3, 6,
+                              *SHAPE) and part.dtype == torch.float64 and torch.allclose(part.flatten(2).norm(dim=2),
+                                                                                         torch.ones(3, 6).double())
     p = projectors(basis)
     assert torch.allclose(on.flatten(2) @ p, on.flatten(2)) and (off.flatten(2) @ p).abs().max() < 1e-12
     assert torch.linalg.matrix_rank(on.flatten(2)).tolist() == [5, 5, 3]   # every direction of the space
@@ -172,10 +188,12 @@ def test_directions_are_the_same_in_any_batch_and_uniform_in_the_space(basis):
     seeds = rng.seeds(0, 3)
     whole = manifold.directions(basis, draws=4, generator=0)
     for i in range(3):
-        assert all(torch.allclose(a[i:i + 1], b) for a, b in zip(whole, manifold.directions(basis[i:i + 1], draws=4, generator=seeds[i:i + 1])))
+        assert all(torch.allclose(a[i:i + 1], b)
+                   for a, b in zip(whole, manifold.directions(basis[i:i + 1], draws=4, generator=seeds[i:i + 1])))
     on, _ = manifold.directions(basis[:1], draws=20000, generator=1)
     parts = on[0].flatten(1) @ basis[0].flatten(1).T
-    assert torch.allclose(parts.T @ parts / 20000, torch.eye(5).double() / 5, atol=0.01) and parts.mean(0).abs().max() < 0.02
+    assert torch.allclose(parts.T @ parts / 20000, torch.eye(5).double() / 5,
+                          atol=0.01) and parts.mean(0).abs().max() < 0.02
 
 
 # Sensitivity
@@ -185,27 +203,35 @@ def test_sensitivity_is_the_mean_change_of_the_probabilities(basis, x, batch):
     model, radii, draws = smooth_net(), [0.1, 1.0, 5.0], 4
     found = manifold.sensitivity(model, x, basis, radii=radii, draws=draws, generator=0, batch=batch)
     for side, moves in zip(found, manifold.directions(basis, draws=draws, generator=0)):
-        expected = [[torch.stack([(model(x[i:i + 1] + r * u).softmax(1) - model(x[i:i + 1]).softmax(1)).norm() for u in moves[i]]).mean() for r in radii]
+        expected = [[torch.stack([(model(x[i:i + 1] + r * u).softmax(1) - model(x[i:i + 1]).softmax(1)).norm()
+                                  for u in moves[i]]).mean() for r in radii]
                     for i in range(3)]
-        assert side.shape == (3, 3) and not side.requires_grad and torch.allclose(side, torch.tensor(expected, dtype=torch.float64))
+        assert side.shape == (3, 3) and not side.requires_grad and torch.allclose(side,
+                                                                                  torch.tensor(expected,
+                                                                                               dtype=torch.float64))
     assert not torch.allclose(*found)
 
 
 def test_a_net_that_sees_only_one_side_of_the_manifold_moves_on_it_alone(basis, x):
     model, one = smooth_net(), basis[:1]
     for side in (0, 1):
-        found = manifold.sensitivity(lambda z: model(manifold.split_tangent(z, one.expand(len(z), *one.shape[1:]))[side]), x[:1], one, radii=[0.5, 2.0], draws=5)
+        found = manifold.sensitivity(lambda z: model(manifold.split_tangent(z,
+                                                                            one.expand(len(z), *one.shape[1:]))[side]),
+                                     x[:1], one, radii=[0.5, 2.0], draws=5)
         assert (found[side] > 1e-3).all() and (found[1 - side] < 1e-12).all()
 
 
-@pytest.mark.parametrize("mask, moves", [(torch.zeros(1, 1, 3, 4), False), (torch.ones(1, 1, 3, 4), True), (torch.ones(3, 2, 3, 4), True)])
+@pytest.mark.parametrize("mask, moves", [(torch.zeros(1, 1, 3, 4), False), (torch.ones(1, 1, 3, 4), True),
+                                         (torch.ones(3, 2, 3, 4), True)])
 def test_a_mask_of_ones_lets_all_noise_through_and_one_of_zeros_none(x, mask, moves):
     model, sigma, draws = smooth_net(), 0.3, 8
     found = manifold.masked_sensitivity(model, x, mask, sigma=sigma, draws=draws, generator=0)
     noise = rng.normal(rng.seeds(0, 3), (draws, *SHAPE)).double()
-    expected = torch.stack([(model(x[i] + sigma * noise[i]).softmax(1) - model(x[i:i + 1]).softmax(1)).norm(dim=1).mean() for i in range(3)])
+    expected = torch.stack([(model(x[i] + sigma * noise[i]).softmax(1)
+                             - model(x[i:i + 1]).softmax(1)).norm(dim=1).mean() for i in range(3)])
     assert torch.allclose(found, moves * expected) and (found > 0.01).all() == moves
-    assert torch.allclose(found, manifold.masked_sensitivity(model, x, mask, sigma=sigma, draws=draws, generator=0, batch=1))
+    assert torch.allclose(found, manifold.masked_sensitivity(model, x, mask, sigma=sigma, draws=draws, generator=0,
+                                                             batch=1))
 
 
 def test_noise_outside_the_mask_is_not_seen(x):
@@ -214,18 +240,23 @@ def test_noise_outside_the_mask_is_not_seen(x):
     half = smooth_net()
     half[1].weight.data.view(16, *SHAPE)[..., 2:] = 0   # looks at the left half alone
     whole = manifold.masked_sensitivity(half, x, torch.ones(1), sigma=0.3, generator=0)
-    assert torch.allclose(whole, manifold.masked_sensitivity(half, x, mask, sigma=0.3, generator=0)) and (whole > 0.01).all()
+    assert torch.allclose(whole, manifold.masked_sensitivity(half, x, mask, sigma=0.3,
+                                                             generator=0)) and (whole > 0.01).all()
     assert (manifold.masked_sensitivity(half, x, 1 - mask, sigma=0.3, generator=0) < 1e-12).all()
 
 
 @pytest.mark.parametrize("call, message", [
     (lambda x, basis: manifold.sensitivity(smooth_net(), x, basis[:2], radii=[1.0]),
      r"^the basis is of 2 images of shape \(2, 3, 4\), and there are 3 of \(2, 3, 4\); take that of these images$"),
-    (lambda x, basis: manifold.sensitivity(smooth_net(), x, basis.flatten(3)[..., None], radii=[1.0]), r"the basis is of 3 images of shape \(2, 12, 1\)"),
-    (lambda x, basis: manifold.sensitivity(smooth_net(), x, basis, radii=[1.0, 0.0]), "sensitivity: 'radii.1' is 0.0: it should be greater than 0"),
-    (lambda x, basis: manifold.sensitivity(nn.Sequential(smooth_net(), nn.Dropout()), x, basis, radii=[1.0]), "in train mode; call model.eval.. first"),
+    (lambda x, basis: manifold.sensitivity(smooth_net(), x, basis.flatten(3)[..., None], radii=[1.0]),
+     r"the basis is of 3 images of shape \(2, 12, 1\)"),
+    (lambda x, basis: manifold.sensitivity(smooth_net(), x, basis, radii=[1.0, 0.0]), "sensitivity: 'radii.1' is 0.0: "
+                                                                                      "it should be greater than 0"),
+    (lambda x, basis: manifold.sensitivity(nn.Sequential(smooth_net(), nn.Dropout()), x, basis, radii=[1.0]),
+     "in train mode; call model.eval.. first"),
     (lambda x, basis: manifold.sensitivity(smooth_net(), 255 * x, basis, radii=[1.0]), "Divide by 255 first"),
-    (lambda x, basis: manifold.masked_sensitivity(nn.Sequential(smooth_net(), nn.Dropout()), x, torch.ones(1), sigma=1.0), "in train mode"),
+    (lambda x, basis: manifold.masked_sensitivity(nn.Sequential(smooth_net(), nn.Dropout()), x, torch.ones(1),
+                                                  sigma=1.0), "in train mode"),
     (lambda x, basis: manifold.masked_sensitivity(smooth_net(), x, torch.ones(1), sigma=-1.0), "'sigma' is -1.0"),
     (lambda x, basis: manifold.directions(basis, draws=0), "'draws' is 0"),
 ])
@@ -241,7 +272,8 @@ def test_gradient_alignment_has_its_closed_form(basis):
     on, off = manifold.split_tangent(g, basis)
     expected = (g - times(projectors(basis), g)).square().sum((1, 2, 3)) / g.square().sum((1, 2, 3))
     assert torch.allclose(manifold.rho_on(g, basis), expected)
-    assert manifold.rho_on(on, basis).abs().max() < 1e-20 and torch.allclose(manifold.rho_on(off, basis), torch.ones(3).double())
+    assert manifold.rho_on(on, basis).abs().max() < 1e-20 and torch.allclose(manifold.rho_on(off, basis),
+                                                                             torch.ones(3).double())
     unit = [part / part.flatten(1).norm(dim=1).view(3, 1, 1, 1) for part in (on, off)]
     assert torch.allclose(manifold.rho_on(3 * unit[0] + 4 * unit[1], basis), torch.tensor(16 / 25).double())
 
@@ -249,7 +281,8 @@ def test_gradient_alignment_has_its_closed_form(basis):
 @pytest.mark.parametrize("scale", [1e-30, 1e-18, 1.0, 1e18])
 def test_gradient_alignment_does_not_depend_on_the_gradients_size_even_in_float32(basis, scale):
     g = normal(3, *SHAPE, seed=4)
-    assert torch.allclose(manifold.rho_on((scale * g).float(), basis.float()).double(), manifold.rho_on(g, basis), rtol=1e-4)
+    assert torch.allclose(manifold.rho_on((scale * g).float(), basis.float()).double(), manifold.rho_on(g, basis),
+                          rtol=1e-4)
 
 
 def test_a_zero_gradient_has_no_alignment_and_a_flat_function_no_robustness(basis, x):
@@ -265,9 +298,11 @@ def test_of_a_linear_function_both_measures_are_one_and_the_same_at_any_noise_le
     exact = manifold.rho_on(g.expand(3, *SHAPE), basis)
     for sigma in (1e-3, 1.0, 100.0):
         found = manifold.rho_off(Linear(g), x, basis, sigma=sigma, draws=40000, batch=40000, generator=0)
-        assert torch.allclose(found, exact, rtol=0.02)   # relative standard error at most 2 / sqrt(40000) (1 - rho) = 1 %, about 0.3 % here
+        # relative standard error at most 2 / sqrt(40000) (1 - rho) = 1 %, about 0.3 % here
+        assert torch.allclose(found, exact, rtol=0.02)
     few = manifold.rho_off(Linear(g), x, basis, sigma=0.1, draws=50, generator=0)
-    on, off = manifold.split_tangent(0.1 * rng.normal(rng.seeds(0, 3), (50, *SHAPE)).double().flatten(0, 1), basis.repeat_interleave(50, 0))
+    on, off = manifold.split_tangent(0.1 * rng.normal(rng.seeds(0, 3), (50, *SHAPE)).double().flatten(0, 1),
+                                     basis.repeat_interleave(50, 0))
     top, rest = ((part * g).sum((1, 2, 3)).view(3, 50).square().mean(1) for part in (off, on))
     assert torch.allclose(few, top / (top + rest))   # the products of the two parts cancel
 
@@ -281,7 +316,8 @@ def test_relative_off_manifold_robustness_tends_to_the_gradients_alignment(basis
 
     z = x.clone().requires_grad_()
     limit = manifold.rho_on(torch.autograd.grad(f(z).sum(), z)[0], basis)
-    away = [(manifold.rho_off(f, x, basis, sigma=sigma, draws=40000, batch=40000, generator=0) / limit - 1).abs() for sigma in (1e-3, 1.0)]
+    away = [(manifold.rho_off(f, x, basis, sigma=sigma, draws=40000, batch=40000, generator=0) / limit - 1).abs()
+            for sigma in (1e-3, 1.0)]
     assert (away[0] < 0.02).all() and (away[1].max() > 0.05)
 
 
@@ -300,7 +336,8 @@ def test_encoded_bases_are_those_at_the_latents_and_a_bad_reach_is_told():
     autoencoder = build_model("autoencoder", latent=4, width=4, size=16, generator=0).eval()
     inside = autoencoder.decode(normal(3, 4).float())
     x = torch.cat([inside, torch.zeros(1, 3, 16, 16)]).detach()
-    with pytest.warns(UserWarning, match=r"^1 of 4 images are outside the autoencoder's reach, at worst \d\.\d dB of 15; their tangent spaces mean little$"):
+    with pytest.warns(UserWarning, match="^1 of 4 images are outside the autoencoder's reach, at worst \d\.\d dB of "
+                                         r"15; their tangent spaces mean little$"):
         basis, reach = manifold.encoded_basis(autoencoder, x)
     assert torch.allclose(reach, psnr(x, autoencoder(x))) and (reach[:3] > 20).all() and reach[3] < 10
     expected = manifold.tangent_basis(autoencoder.decode, autoencoder.encode(x))
@@ -315,7 +352,8 @@ def test_encoded_bases_are_those_at_the_latents_and_a_bad_reach_is_told():
 def test_a_mask_or_tangents_that_cannot_fit_are_told():
     net = build_model("mnist_cnn", width=4, hidden=8, generator=0).eval()
     x = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match=r"^a mask of shape \(3, 1, 28, 28\) does not fit images of shape \(2, 1, 28, 28\)"):
+    with pytest.raises(ValueError, match="^a mask of shape \(3, 1, 28, 28\) does not fit images of shape \(2, 1, 28, "
+                                         r"28\)"):
         manifold.masked_sensitivity(net, x, torch.ones(3, 1, 28, 28), sigma=0.1)
     with pytest.raises(ValueError, match="^5 tangents cannot be independent in 4 pixels; give fewer$"):
         manifold.orthonormal(torch.rand(1, 5, 1, 2, 2))
@@ -329,8 +367,10 @@ def test_a_mask_or_tangents_that_cannot_fit_are_told():
     ([1.0, 1.0, 1.0], [2.0, 1.5, 1.0], [WEAK, WEAK, WEAK]),                                    # equal is still weak
     ([1.0, 1.0, 0.8, 0.4], [1.5, 0.5, 0.2, 0.1], [WEAK, ALIGNED, ALIGNED, EXCESSIVE]),         # the paper's order
     ([1.0, 0.9, 0.5], [0.1, 0.1, 0.1], [ALIGNED, ALIGNED, ALIGNED]),                           # half is not below half
-    ([1.0, 0.2, 0.0], [2.0, 0.3, 0.0], [WEAK, EXCESSIVE, EXCESSIVE]),                          # a net that has stopped to react is not weak
-    ([0.3, 1.0, 0.49], [0.1, 0.1, 0.1], [ALIGNED, ALIGNED, EXCESSIVE]),                        # only past the family's largest
+    # a net that has stopped to react is not weak
+    ([1.0, 0.2, 0.0], [2.0, 0.3, 0.0], [WEAK, EXCESSIVE, EXCESSIVE]),
+    # only past the family's largest
+    ([0.3, 1.0, 0.49], [0.1, 0.1, 0.1], [ALIGNED, ALIGNED, EXCESSIVE]),
     ([0.5], [0.1], [ALIGNED]),
 ])
 def test_the_regimes_follow_the_rule(on, off, expected):

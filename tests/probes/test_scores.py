@@ -21,7 +21,8 @@ def c():
 
 
 def joint(**changes):
-    return build_model("gradresnet", width=8, blocks=[1, 1], generator=0, **changes).double().eval().requires_grad_(False)
+    return build_model("gradresnet", width=8, blocks=[1, 1], generator=0,
+                       **changes).double().eval().requires_grad_(False)
 
 
 def drunet():
@@ -62,7 +63,8 @@ def test_the_score_is_the_densitys_by_finite_differences(y, c):
 def test_the_adversarial_gradient_is_the_difference_of_denoisers(y, c):
     """Equation 9."""
     model = joint()
-    difference = (scores.denoise(model, y, SIGMA, c) - scores.denoise(model, y, SIGMA)) / (SIGMA / 255).view(-1, 1, 1, 1) ** 2
+    difference = (scores.denoise(model, y, SIGMA, c) - scores.denoise(model, y, SIGMA)) / (SIGMA / 255).view(-1, 1, 1,
+                                                                                                             1) ** 2
     assert torch.allclose(scores.class_score(model, y, c), difference, rtol=1e-6, atol=1e-9)
     assert torch.allclose(difference, gradient(lambda z: log_softmax(model(z), 1)[torch.arange(3), c], y), atol=1e-9)
 
@@ -71,7 +73,8 @@ def test_the_log_odds_gradient_is_that_of_the_class_score_over_its_rest(y, c):
     model = build_model("resnet10", width=4, generator=0).double().eval()
     p = model(y).softmax(1)[torch.arange(3), c].view(-1, 1, 1, 1)
     assert torch.allclose(scores.log_odds_score(model, y, c), scores.class_score(model, y, c) / (1 - p))
-    assert torch.allclose(scores.log_odds_score(model, y, c), gradient(lambda z: torch.logit(model(z).softmax(1)[torch.arange(3), c]), y))
+    assert torch.allclose(scores.log_odds_score(model, y, c),
+                          gradient(lambda z: torch.logit(model(z).softmax(1)[torch.arange(3), c]), y))
 
 
 def test_any_denoiser_has_a_score(y):
@@ -112,12 +115,14 @@ def test_eigenvectors_are_those_of_the_matrix(y):
     exact = torch.linalg.eigvalsh((j + j.mT) / 2)
     by_size = exact.gather(1, exact.abs().argsort(1, descending=True))
     assert torch.allclose(values[:, :3], by_size[:, :3], rtol=1e-5)
-    assert torch.allclose(gains[:, 3:], by_size[:, -2:].flip(1).abs(), atol=1e-5)   # a full space holds the least ones, too
+    # a full space holds the least ones, too
+    assert torch.allclose(gains[:, 3:], by_size[:, -2:].flip(1).abs(), atol=1e-5)
     flat = vectors.flatten(2)
     assert torch.allclose(flat @ flat.mT, torch.eye(5, dtype=torch.float64).expand(3, 5, 5), atol=1e-6)
     assert torch.allclose((j @ flat.mT).norm(dim=1), gains, atol=1e-5)
     few = scores.denoiser_eigenvectors(model, y, 50, largest=1, smallest=1, steps=40, generator=0)
-    assert torch.allclose(few[0][:, :1], by_size[:, :1], rtol=1e-4) and torch.allclose(few[1][:, 1], by_size[:, -1].abs(), rtol=0.01)
+    assert torch.allclose(few[0][:, :1], by_size[:, :1], rtol=1e-4) and torch.allclose(few[1][:, 1],
+                                                                                       by_size[:, -1].abs(), rtol=0.01)
 
 
 def test_directions_are_the_same_in_any_batch(y):
@@ -128,7 +133,8 @@ def test_directions_are_the_same_in_any_batch(y):
 
 
 def test_a_relu_nets_jacobian_follows_from_its_scores_scale(y):
-    """With ReLU, no biases and a norm at the end, the score is of degree -1 in y, so J y = 2 y - D(y) by Euler, not D(y)."""
+    """With ReLU, no biases and a norm at the end, the score is of degree -1 in y, so J y = 2 y - D(y) by Euler, not
+    D(y)."""
     model = joint(activation="relu")
     for module in model.modules():
         if isinstance(module, torch.nn.GroupNorm):
@@ -140,7 +146,8 @@ def test_a_relu_nets_jacobian_follows_from_its_scores_scale(y):
 def test_noise_has_the_stated_level():
     y = scores.noisy_images(torch.full((50, 3, 16, 16), 0.5), sigma=25.0, generator=0)
     assert (y - 0.5).std().item() == pytest.approx(25 / 255, rel=0.02)
-    assert torch.equal(y[10:], scores.noisy_images(torch.full((40, 3, 16, 16), 0.5), sigma=25.0, generator=rng.seeds(0, 50)[10:]))
+    assert torch.equal(y[10:], scores.noisy_images(torch.full((40, 3, 16, 16), 0.5), sigma=25.0,
+                                                   generator=rng.seeds(0, 50)[10:]))
 
 
 @pytest.mark.parametrize("c", [None, torch.tensor([0, 1, 2, 3, 4])])
@@ -152,20 +159,25 @@ def test_the_psnr_is_torchmetrics_and_an_images_own(c):
     seeds = rng.seeds(0, 5)
     found = scores.denoising_psnr(model, x, sigma=25.0, c=c, generator=seeds, batch=2)
     estimate = scores.denoise(model, scores.noisy_images(x, sigma=25.0, generator=seeds), 25, c)
-    assert found.tolist() == pytest.approx([peak_signal_noise_ratio(b, a, data_range=1.0).item() for a, b in zip(x, estimate)], rel=1e-5)
+    assert found.tolist() == pytest.approx([peak_signal_noise_ratio(b, a, data_range=1.0).item()
+                                            for a, b in zip(x, estimate)], rel=1e-5)
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda y: scores.denoise(joint(), 255 * y, 25), "must be in .0, 1. plus noise of sigma / 255; these reach from .* Divide images of 0-255 by 255"),
+    (lambda y: scores.denoise(joint(), 255 * y, 25), "must be in .0, 1. plus noise of sigma / 255; these reach from .* "
+                                                     "Divide images of 0-255 by 255"),
     (lambda y: scores.denoise(joint(), (255 * y).byte(), 25), "must be floats .*, got torch.uint8"),
     (lambda y: scores.denoise(joint(), y, 0.0), "sigma must be positive, in 0-255 units such as 25; got 0"),
     (lambda y: scores.denoise(joint(), y, torch.tensor([25.0, -1.0, 25.0])), "sigma must be positive"),
     (lambda y: scores.denoise(joint(), y, torch.tensor([25.0, 25.0])), "one for each of 3 images, got shape .2,."),
     (lambda y: scores.denoise(joint(), y / 0 * 0, 25), "NaN or infinite"),
-    (lambda y: scores.denoise(build_model("resnet10", width=4), y, 25), "the model, a Sequential, has no denoising head; choose one of gradresnet"),
-    (lambda y: scores.denoise(drunet(), y, 25, torch.tensor([0, 1, 2])), "the model, a DRUNet, has no density log p.y, c.; choose a gradresnet"),
+    (lambda y: scores.denoise(build_model("resnet10", width=4), y, 25), "the model, a Sequential, has no denoising "
+                                                                        "head; choose one of gradresnet"),
+    (lambda y: scores.denoise(drunet(), y, 25, torch.tensor([0, 1, 2])), "the model, a DRUNet, has no density log p.y, "
+                                                                         "c.; choose a gradresnet"),
     (lambda y: scores.log_density(drunet(), y), "has no density"),
-    (lambda y: scores.denoise(drunet(), y[..., :7], 25), "height and width must be multiples of 8; these are .8, 7.. Pad them."),
+    (lambda y: scores.denoise(drunet(), y[..., :7], 25), "height and width must be multiples of 8; these are .8, 7.. "
+                                                         "Pad them."),
     (lambda y: scores.denoiser_eigenvectors(joint(), y, 25, steps=4), "4 steps cannot give 5 directions"),
     (lambda y: scores.denoise(joint(), 2 * y - 1, 1), "these reach from -0.99"),
     (lambda y: scores.denoise(joint(), y, 25, torch.tensor([0])), "labels must be int64 of shape .3,."),

@@ -12,7 +12,8 @@ MEAN, SPREAD = 0.4, 60.0   # of the pixels, the spread in 0-255 units
 
 
 class Gaussian(nn.Module):
-    """The exact joint model of pixels N(MEAN, SPREAD^2) at noise level `sigma`, which a GradResNet's density would have to be told."""
+    """The exact joint model of pixels N(MEAN, SPREAD^2) at noise level `sigma`, which a GradResNet's density would have
+    to be told."""
 
     sigma = 1.0
 
@@ -51,7 +52,8 @@ def test_annealed_langevin_samples_the_gaussian():
 
 
 class Blind(nn.Module):
-    """A joint model that is not told the noise, of images that are all MEAN: log p is such that it finds its level in y itself."""
+    """A joint model that is not told the noise, of images that are all MEAN: log p is such that it finds its level in y
+    itself."""
 
     def denoise(self, y, sigma):
         away = y - MEAN
@@ -79,7 +81,8 @@ def test_blind_sampling_is_its_formula_and_stops_image_by_image():
     moved = y + h * s**2 * score + gamma * s * rng.normal(seeds, (3, 8, 8), stream=0).double()
     last = scores.denoise_unchecked(model, moved, torch.full((2,), 255.0, dtype=torch.float64)) - moved
     expected = moved + last * (scores.implied_sigma(last) / 255).view(-1, 1, 1, 1) ** 2
-    assert torch.allclose(diffusion.blind(model, y, step=h, beta=beta, lowest=1e-3, steps=1, generator=seeds), expected, atol=1e-6)
+    assert torch.allclose(diffusion.blind(model, y, step=h, beta=beta, lowest=1e-3, steps=1, generator=seeds), expected,
+                          atol=1e-6)
     lowest = 255 * s.mean().item()   # one image is above it, one below
     few = diffusion.blind(model, y, step=h, beta=beta, lowest=lowest, steps=1, generator=seeds)
     assert torch.equal((few - expected).abs().amax((1, 2, 3)) < 1e-6, 255 * s.flatten() > lowest)
@@ -87,7 +90,8 @@ def test_blind_sampling_is_its_formula_and_stops_image_by_image():
 
 @pytest.mark.parametrize("call, message", [
     (lambda y: diffusion.ancestral(joint(), y, [1, 2]), "noise levels must be positive and fall"),
-    (lambda y: diffusion.annealed_langevin(joint(), y, [], steps=1, step_size=0.1), "noise levels must be positive and fall"),
+    (lambda y: diffusion.annealed_langevin(joint(), y, [], steps=1, step_size=0.1), "noise levels must be positive and "
+                                                                                    "fall"),
     (lambda y: diffusion.ancestral(nn.Flatten(), y, [2, 1]), "a Flatten, has no denoising head"),
     (lambda y: diffusion.blind(joint(), y, step=1.5, beta=0.5, lowest=1.0, steps=1), "'step' is 1.5"),
 ])
@@ -108,7 +112,8 @@ def test_a_step_of_each_is_its_formula(c):
     score = scores.score(model, y, 50, c)
     noise = rng.normal(seeds, (3, 8, 8), stream=0).double()
     stepped = y + (s**2 - t**2) * score + t * (1 - t**2 / s**2) ** 0.5 * noise
-    assert torch.allclose(diffusion.ancestral(model, y, [50, 20], c=c, generator=seeds), scores.denoise(model, stepped, 20, c), atol=1e-9)
+    assert torch.allclose(diffusion.ancestral(model, y, [50, 20], c=c, generator=seeds),
+                          scores.denoise(model, stepped, 20, c), atol=1e-9)
     a = 0.1 * s**2
     stepped = y + a / 2 * score + a**0.5 * rng.normal(rng.fold(seeds, 0), (3, 8, 8), stream=0).double()
     found = diffusion.annealed_langevin(model, y, [50], steps=1, step_size=0.1, c=c, generator=seeds)
@@ -116,15 +121,19 @@ def test_a_step_of_each_is_its_formula(c):
 
 
 def test_a_sample_is_the_same_in_any_batch():
-    model, seeds, y = joint(), rng.seeds(5, 4), torch.rand(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for sample in (diffusion.ancestral, lambda *args, **settings: diffusion.annealed_langevin(*args, steps=2, step_size=0.1, **settings),
-                   lambda model, y, _, generator: diffusion.blind(model, y, step=0.2, beta=0.5, lowest=1.0, steps=3, generator=generator)):
+    model, seeds, y = joint(), rng.seeds(5, 4), torch.rand(4, 3, 8, 8, dtype=torch.float64,
+                                                           generator=torch.Generator().manual_seed(0))
+    for sample in (diffusion.ancestral, lambda *args, **settings: diffusion.annealed_langevin(*args, steps=2,
+                                                                                              step_size=0.1, **settings),
+                   lambda model, y, _, generator: diffusion.blind(model, y, step=0.2, beta=0.5, lowest=1.0, steps=3,
+                                                                  generator=generator)):
         whole = sample(model, y, [50, 20], generator=seeds)
         assert torch.allclose(whole[1:3], sample(model, y[1:3], [50, 20], generator=seeds[1:3]), atol=1e-9)
 
 
 def test_noise_levels_fall_in_equal_ratios():
     levels = diffusion.noise_levels(100, 1, 5)
-    assert levels[0] == 100 and levels[-1].item() == pytest.approx(1) and torch.allclose(levels[1:] / levels[:-1], torch.tensor(10**-0.5).double())
+    assert levels[0] == 100 and levels[-1].item() == pytest.approx(1) and torch.allclose(levels[1:] / levels[:-1],
+                                                                                         torch.tensor(10**-0.5).double())
     with pytest.raises(ValueError, match="the lowest noise level, 5, is above the highest, 1"):
         diffusion.noise_levels(1, 5, 3)

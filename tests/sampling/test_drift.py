@@ -16,7 +16,8 @@ SETTINGS = {"drift_noise": 0.2, "diffusion_noise": 0.02, "eps": 0.4, "step_size"
 def smooth():
     """A small net without kinks, in float64: what is compared agrees to rounding, not to a kink."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 9, 8), nn.Tanh(), nn.Linear(8, 5)).double().requires_grad_(False)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 9, 8), nn.Tanh(),
+                         nn.Linear(8, 5)).double().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def test_pgdd_is_algorithm_1_trajectory_by_trajectory(smooth, x0, layer):
         for t in range(6):
             z = x.clone().requires_grad_()
             logits = smooth(z)
-            assert found.classes[i, t] == logits.argmax() and torch.isclose(found.confidences[i, t].double(), logits.softmax(1).max(), atol=1e-6)
+            assert found.classes[i, t] == logits.argmax() and torch.isclose(found.confidences[i, t].double(),
+                                                                            logits.softmax(1).max(), atol=1e-6)
             g, = torch.autograd.grad(((r(z) - reference) ** 2).sum(), z)
             assert torch.isclose(found.gradient_norms[i, t], g.norm())
             eta = 0.02 * rng.normal(rng.fold(own, 1), x.shape[1:], stream=t).double()
@@ -67,7 +69,8 @@ def test_a_trajectory_is_the_same_in_any_batch(smooth, x0, run):
     seeds = rng.seeds(1, len(x0))
     whole, parts = run(smooth, x0, generator=seeds), run(smooth, x0, generator=seeds, batch=3)
     alone = run(smooth, x0[4:5], generator=seeds[4:5])
-    assert torch.allclose(whole.images, parts.images, atol=1e-10) and torch.allclose(whole.images[4:5], alone.images, atol=1e-10)
+    assert torch.allclose(whole.images, parts.images, atol=1e-10) and torch.allclose(whole.images[4:5], alone.images,
+                                                                                     atol=1e-10)
     assert torch.equal(whole.classes, parts.classes) and torch.equal(whole.evaluations, parts.evaluations)
     assert not torch.allclose(whole.images, run(smooth, x0, generator=2).images, atol=1e-3)   # and the seeds do matter
 
@@ -88,7 +91,8 @@ def test_smoothing_averages_gradients_or_features(smooth, x0, smoothing, batch):
         loss = (sum(smooth(z + n) for n in noise) / 5 - reference).square().sum()
     gradient, = torch.autograd.grad(loss, z)
     assert torch.allclose(found.gradient_norms[:, 0], gradient.flatten(1).norm(dim=1))
-    assert torch.allclose(found.images, x0 + 0.01 * torch.nn.functional.normalize(gradient.flatten(1)).view_as(x0), atol=1e-10)
+    assert torch.allclose(found.images, x0 + 0.01 * torch.nn.functional.normalize(gradient.flatten(1)).view_as(x0),
+                          atol=1e-10)
     assert (found.evaluations == 5).all()
 
 
@@ -98,7 +102,8 @@ def test_smoothing_draws_are_new_in_each_step(smooth, x0):
     def watched(x):
         seen.append(x)
         return smooth(x)
-    pgdd(watched, x0[:1], generator=0, smoothing_sigma=0.3, smoothing_draws=2, **SETTINGS | {"step_size": 1e-9, "diffusion_noise": 0.0, "steps": 3})
+    pgdd(watched, x0[:1], generator=0, smoothing_sigma=0.3, smoothing_draws=2,
+         **SETTINGS | {"step_size": 1e-9, "diffusion_noise": 0.0, "steps": 3})
     copies = torch.cat([x for x in seen if len(x) == 2])
     assert len(copies) == 6 and len({round(c.sum().item(), 6) for c in copies}) == 6
 
@@ -106,7 +111,8 @@ def test_smoothing_draws_are_new_in_each_step(smooth, x0):
 def test_adaptive_steps_follow_the_loss_and_end_where_nothing_moves(smooth, x0):
     """Against a plain loop over single images with the rules of the docstring."""
     seeds = rng.seeds(5, len(x0))
-    rules = {"gain": 0.05, "grow": 1.5, "shrink": 0.5, "tolerance": 0.02, "patience": 2, "step_size": 0.03, "largest_step": 0.1}
+    rules = {"gain": 0.05, "grow": 1.5, "shrink": 0.5, "tolerance": 0.02, "patience": 2, "step_size": 0.03,
+             "largest_step": 0.1}
     found = adaptive_pgdd(smooth, x0, steps=40, generator=seeds, diffusion_noise=0.01, **rules)
     for i in range(len(x0)):
         start, own = x0[i:i + 1], seeds[i:i + 1]
@@ -121,7 +127,8 @@ def test_adaptive_steps_follow_the_loss_and_end_where_nothing_moves(smooth, x0):
             noise = 0.01 * min(1, size / 0.03) * rng.normal(rng.fold(own, 1), x.shape[1:], stream=t).double()
             new = (x + 8 * size * g / g.norm() + noise).clamp(0, 1)   # 8: the root of 64 pixels
             confidence, label = smooth(x).softmax(1).max(1)
-            still = before is not None and label == before[1] and abs(confidence - before[0]) <= 0.02 and (new - x).square().mean().sqrt() <= 0.02
+            still = before is not None and label == before[1] and abs(confidence - before[0]) <= 0.02 and (new
+                                                                                                           - x).square().mean().sqrt() <= 0.02
             calm, before, x = calm + 1 if still else 0, (confidence, label), new
             if calm == 2:
                 break
@@ -133,7 +140,8 @@ def test_adaptive_steps_follow_the_loss_and_end_where_nothing_moves(smooth, x0):
 
 def test_a_callback_sees_each_step_and_may_end_the_batch(smooth, x0):
     seen = []
-    found = pgdd(smooth, x0, generator=0, record=[2, 5], callback=lambda t, x: seen.append((t, len(x))) or t == 2, **SETTINGS)
+    found = pgdd(smooth, x0, generator=0, record=[2, 5], callback=lambda t, x: seen.append((t, len(x))) or t == 2,
+                 **SETTINGS)
     assert seen == [(0, 7), (1, 7), (2, 7)] and (found.evaluations == 3).all()
     assert torch.equal(found.iterates[5], found.images) and not torch.equal(found.iterates[2], found.images)
     assert (found.classes[:, 3:] == smooth(found.images).argmax(1)[:, None]).all()
@@ -144,7 +152,9 @@ class Deaf(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.constant, self.pair, self.idle = nn.Conv2d(1, 3, 3), nn.Linear(2, 3), nn.LSTM(3, 3), nn.Linear(1, 1)
+        self.conv, self.constant, self.pair, self.idle = nn.Conv2d(1, 3, 3), nn.Linear(2, 3), nn.LSTM(3,
+                                                                                                      3), nn.Linear(1,
+                                                                                                                    1)
 
     def forward(self, x):
         h = self.conv(x).mean((2, 3))
@@ -166,10 +176,13 @@ class Exploding(nn.Module):
     (Exploding(), None, {}, "the gradient is not finite at iteration 3"),
     (Deaf(), None, {"record": [7]}, "iteration 7 cannot be recorded, as there are 6 steps"),
     (Deaf(), None, {"smoothing_draws": 4}, "4 smoothing draws without noise are all the same"),
-    (Deaf(), None, {"smoothing_sigma": 0.1, "edit": spectrum_edits.truncated(1)}, "an edit of the spectrum and smoothing do not combine"),
+    (Deaf(), None, {"smoothing_sigma": 0.1, "edit": spectrum_edits.truncated(1)}, "an edit of the spectrum and "
+                                                                                  "smoothing do not combine"),
     (Exploding(), None, {"edit": spectrum_edits.truncated(1)}, "the gradient is not finite at iteration 3"),
-    (Deaf(), None, {"edit": spectrum_edits.replaced([2.0, 1.0])}, "the spectrum has 2 eigenvalues, and J'J of this layer 3"),
-    (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten()), None, {}, r"batch norms or dropouts in train mode; call model.eval\(\) first"),
+    (Deaf(), None, {"edit": spectrum_edits.replaced([2.0, 1.0])}, "the spectrum has 2 eigenvalues, and J'J of this "
+                                                                  "layer 3"),
+    (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten()), None, {}, "batch norms or dropouts in train "
+                                                                                   r"mode; call model.eval\(\) first"),
     (Deaf(), None, {"step_size": -1.0}, "'step_size' is -1.0"),
     (Deaf(), None, {"smoothing": "logits"}, "'smoothing' is 'logits'"),
 ])
@@ -178,7 +191,8 @@ def test_bad_input_stops_in_one_sentence(model, layer, changes, message):
         pgdd(model, torch.full((2, 1, 8, 8), 0.5), layer=layer, generator=0, **SETTINGS | changes)
 
 
-@pytest.mark.parametrize("x, message", [(torch.full((2, 1, 8, 8), 1.5), "images must lie in"), (torch.full((2, 1, 8, 8), torch.nan), "NaN")])
+@pytest.mark.parametrize("x, message", [(torch.full((2, 1, 8, 8), 1.5), "images must lie in"),
+                                        (torch.full((2, 1, 8, 8), torch.nan), "NaN")])
 def test_starts_must_be_images(x, message):
     for run in (lambda x: pgdd(Deaf(), x, **SETTINGS), lambda x: adaptive_pgdd(Deaf(), x)):
         with pytest.raises(ValueError, match=message):

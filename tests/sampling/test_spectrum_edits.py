@@ -15,10 +15,12 @@ def directions(smooth, x0, seeds, edit, where):  # noqa: F811
     return spectrum_edits.edited_gradient(smooth(where), where, noisy, smooth(noisy), edit).flatten(1)
 
 
-@pytest.mark.parametrize("edit", [spectrum_edits.powered(1.0), spectrum_edits.truncated(5), spectrum_edits.floored(0.0)])
+@pytest.mark.parametrize("edit", [spectrum_edits.powered(1.0), spectrum_edits.truncated(5),
+                                  spectrum_edits.floored(0.0)])
 def test_an_edit_that_changes_nothing_leaves_pgdd(smooth, x0, edit):  # noqa: F811
     plain, edited = (pgdd(smooth, x0, generator=0, edit=e, **SETTINGS) for e in (None, edit))
-    assert torch.allclose(plain.images, edited.images, atol=1e-9) and torch.allclose(plain.gradient_norms, edited.gradient_norms)
+    assert torch.allclose(plain.images, edited.images, atol=1e-9) and torch.allclose(plain.gradient_norms,
+                                                                                     edited.gradient_norms)
 
 
 @pytest.mark.parametrize("name, edit, expected", [
@@ -26,7 +28,8 @@ def test_an_edit_that_changes_nothing_leaves_pgdd(smooth, x0, edit):  # noqa: F8
     ("flat", spectrum_edits.powered(0.0), lambda s: torch.ones_like(s)),
     ("squared", spectrum_edits.powered(2.0), lambda s: s**2),
     ("floored", spectrum_edits.floored(0.3), lambda s: s + 0.3 * s[0]),
-    ("replaced", spectrum_edits.replaced([8.0, 4.0, 2.0, 1.0, 0.0]), lambda s: s[0] * torch.tensor([1, 0.5, 0.25, 0.125, 0]).double()),
+    ("replaced", spectrum_edits.replaced([8.0, 4.0, 2.0, 1.0, 0.0]),
+     lambda s: s[0] * torch.tensor([1, 0.5, 0.25, 0.125, 0]).double()),
 ])
 def test_edits_weigh_the_eigenvectors_of_the_gram_operator(smooth, x0, name, edit, expected):  # noqa: F811
     """Against the singular value decomposition in pixel space: -2 V L' V' e, e from the feature difference within V."""
@@ -63,7 +66,8 @@ def test_it_does_so_on_a_real_net(net):
 
 
 def test_what_an_edit_may_be_is_checked():
-    for make, message in ((lambda: spectrum_edits.truncated(0), "greater than or equal to 1"), (lambda: spectrum_edits.powered(-1.0), "greater than or equal to 0")):
+    for make, message in ((lambda: spectrum_edits.truncated(0), "greater than or equal to 1"),
+                          (lambda: spectrum_edits.powered(-1.0), "greater than or equal to 0")):
         with pytest.raises(ValueError, match=message):
             make()
 

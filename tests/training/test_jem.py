@@ -1,4 +1,5 @@
-"""Langevin chains of a class, where they begin, and the buffers they rest in. Algorithm 1's own line is in test_objectives."""
+"""Langevin chains of a class, where they begin, and the buffers they rest in. Algorithm 1's own line is in
+test_objectives."""
 
 import time
 
@@ -37,7 +38,8 @@ def chains():
 @pytest.fixture(scope="module")
 def smooth():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.GELU(), nn.Flatten(), nn.Linear(16, 4)).double().requires_grad_(False)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.GELU(), nn.Flatten(),
+                         nn.Linear(16, 4)).double().requires_grad_(False)
 
 
 # Chains
@@ -46,12 +48,15 @@ def test_a_step_down_a_linear_models_joint_energy_is_its_closed_form(chains):
     """Eq. 10 for f = W x + b: x <- x + step_size W_y + noise e."""
     (x, y), W, seeds = chains, numbers(36, 4), rng.seeds(3, 10)
     found = langevin(lambda z: z.flatten(1) @ W + 2, x, y, steps=2, step_size=0.07, noise=0.02, generator=seeds)
-    expected = x + 2 * 0.07 * W.T[y].view_as(x) + 0.02 * sum(rng.normal(rng.fold(seeds, DIFFUSION), SHAPE, stream=t) for t in range(2))
+    expected = x + 2 * 0.07 * W.T[y].view_as(x) + 0.02 * sum(rng.normal(rng.fold(seeds, DIFFUSION), SHAPE, stream=t)
+                                                             for t in range(2))
     assert torch.allclose(found, expected)
     assert found.max() > 1   # chains may leave the range of pixels
 
 
-@pytest.mark.parametrize("energy, loss", [("cross-entropy", cross_entropy), ("joint", lambda logits, y, reduction: -logits[range(len(y)), y])])
+@pytest.mark.parametrize("energy, loss",
+                         [("cross-entropy", cross_entropy),
+                          ("joint", lambda logits, y, reduction: -logits[range(len(y)), y])])
 def test_a_step_follows_autograd(smooth, chains, energy, loss):
     x, y = chains
     z = x
@@ -70,7 +75,8 @@ def test_where_the_net_is_sure_float32_keeps_the_cross_entropys_gradient(chains)
     def model(z):
         return z.flatten(1) @ W.to(z.dtype) + 30 * torch.nn.functional.one_hot(y[:len(z)], 4)
 
-    single, double = (langevin(model, x.to(dtype), y, energy="cross-entropy", steps=1, step_size=1e12, noise=0.0, batch=10).double() - x
+    single, double = (langevin(model, x.to(dtype), y, energy="cross-entropy", steps=1, step_size=1e12, noise=0.0,
+                               batch=10).double() - x
                       for dtype in (torch.float32, torch.float64))
     assert double.abs().mean() > 1e-3 and torch.allclose(single, double, rtol=1e-3, atol=1e-5)
 
@@ -93,7 +99,8 @@ def test_chains_do_not_depend_on_batches_order_or_neighbours(smooth, chains):
     for batch in (1, 3, 7):
         assert torch.allclose(langevin(smooth, x, y, generator=seeds, batch=batch, **settings), whole, rtol=1e-10)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(langevin(smooth, x[order], y[order], generator=seeds[order], batch=4, **settings), whole[order], rtol=1e-10)
+    assert torch.allclose(langevin(smooth, x[order], y[order], generator=seeds[order], batch=4, **settings),
+                          whole[order], rtol=1e-10)
     one, other = (langevin(smooth, x, y, generator=seed, **settings) for seed in (0, 1))
     assert torch.equal(langevin(smooth, x, y, generator=0, **settings), one) and not torch.allclose(one, other)
 
@@ -115,12 +122,15 @@ def test_weights_rest_meanwhile_and_are_left_as_they_were(chains, training):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"steps": 0}, "'steps' is 0"), ({"step_size": 0.0}, "'step_size' is 0"), ({"step_size": float("inf")}, "'step_size' is inf"),
+    ({"steps": 0}, "'steps' is 0"), ({"step_size": 0.0}, "'step_size' is 0"),
+    ({"step_size": float("inf")}, "'step_size' is inf"),
     ({"noise": -0.1}, "'noise' is -0.1"),
     ({"batch": 0}, "'batch' is 0"), ({"energy": "marginal"}, "'energy' is 'marginal'"),
-    ({"y": torch.full((10,), 4)}, "labels must lie in 0..3"), ({"y": torch.zeros(9, dtype=torch.long)}, r"labels must be int64 of shape \(10,\)"),
+    ({"y": torch.full((10,), 4)}, "labels must lie in 0..3"),
+    ({"y": torch.zeros(9, dtype=torch.long)}, r"labels must be int64 of shape \(10,\)"),
     ({"x0": 3 * torch.rand(10, *SHAPE).double()}, "images must lie in .0, 1."),
-    ({"model": build_model("resnet10", width=4, channels=1, generator=0).double()}, "batch norms or dropouts in train mode"),
+    ({"model": build_model("resnet10", width=4, channels=1, generator=0).double()}, "batch norms or dropouts in train "
+                                                                                    "mode"),
     ({"step_size": 1e300, "steps": 3}, "10 of 10 chains are not finite; take a smaller step_size than 1e.300"),
 ])
 def test_what_does_not_fit_is_refused_in_a_sentence(smooth, chains, change, message):
@@ -158,22 +168,26 @@ def test_a_draw_is_the_mean_plus_the_images_deviations_at_random():
     sample = dynamics.class_gaussian_start(images)
     drawn = (3 * rng.uniform(seeds, (), stream=1).double()).floor().long()
     assert set(drawn.tolist()) == {0, 1, 2}
-    for labels, found in ((drawn, sample(seeds)), (drawn, sample(seeds, drawn)), (drawn.flip(0), sample(seeds, drawn.flip(0)))):
+    for labels, found in ((drawn, sample(seeds)), (drawn, sample(seeds, drawn)),
+                          (drawn.flip(0), sample(seeds, drawn.flip(0)))):
         for seed, k, image in zip(seeds, labels, found):
             own = images.x[images.y == k].double() / 255
             g = rng.normal(seed[None], (len(own),), stream=2).double().view(-1, 1, 1, 1)
-            assert torch.allclose(image.double(), own.mean(0) + (g * (own - own.mean(0))).sum(0) / (len(own) - 1) ** 0.5, atol=1e-5)
+            assert torch.allclose(image.double(),
+                                  own.mean(0) + (g * (own - own.mean(0))).sum(0) / (len(own) - 1) ** 0.5, atol=1e-5)
     assert torch.equal(sample(seeds[7:9], drawn[7:9]), sample(seeds, drawn)[7:9])
 
 
 @pytest.mark.parametrize("counts, name, number", [((3, 1, 4), "b", 1), ((2, 3, 0), "c", 0), ((1,), "a", 1)])
 def test_a_class_of_fewer_than_two_images_is_refused_by_name(counts, name, number):
-    with pytest.raises(ValueError, match=f"^class '{name}' has {number} training images, and its mean and covariance need 2; take more images"):
+    with pytest.raises(ValueError, match=f"^class '{name}' has {number} training images, and its mean and covariance "
+                                         "need 2; take more images"):
         dynamics.class_gaussian_start(labelled(*counts))
 
 
 def test_an_objective_that_starts_at_class_gaussians_refuses_a_lonely_class():
-    objective = build_objective(build_model("mnist_cnn", width=2, hidden=4, generator=0), "JEM", **JEM | {"start": "class_gaussian"})
+    objective = build_objective(build_model("mnist_cnn", width=2, hidden=4, generator=0), "JEM",
+                                **JEM | {"start": "class_gaussian"})
     with pytest.raises(ValueError, match="class 'b' has 1 training images"):
         objective.prepare(labelled(2, 1, 9), 0, 4, 4, seed=0)
 
@@ -204,10 +218,12 @@ def test_a_buffer_larger_than_memory_is_refused_at_once(name):
 
 
 def test_a_run_with_such_a_buffer_stops_before_its_first_step(tmp_path, monkeypatch):
-    run = {"data": "mnist", "images": 100, "flip": False, "crop": 0, "model": {"name": "mnist_cnn", "width": 2, "hidden": 4},
-           "objective": {"name": "JEM", **JEM, "buffer": 10**15}, "over": {"seed": [0]}, "seed": 0, "epochs": 1, "batch": 50,
-           "optimizer": {"name": "SGD", "lr": 0.1}, "schedule": {"name": "constant"}, "bound": 1000.0, "test_images": 10, "snapshots": False,
-           "weights": "float32", "precision": "32-true", "compile": False, "channels_last": True}
+    run = {"data": "mnist", "images": 100, "flip": False, "crop": 0,
+           "model": {"name": "mnist_cnn", "width": 2, "hidden": 4},
+           "objective": {"name": "JEM", **JEM, "buffer": 10**15}, "over": {"seed": [0]}, "seed": 0, "epochs": 1,
+           "batch": 50, "optimizer": {"name": "SGD", "lr": 0.1}, "schedule": {"name": "constant"}, "bound": 1000.0,
+           "test_images": 10, "snapshots": False, "weights": "float32", "precision": "32-true", "compile": False,
+           "channels_last": True}
     monkeypatch.setattr(jem.JEM, "forward", lambda *args, **kwargs: pytest.fail("a step was taken"))
     with pytest.raises(ValueError, match="replay buffer of 10{15} chains .* GiB of memory; lower 'buffer'"):
         train_net(checked_call(Run, run, "run"), tmp_path / "net", _fabric("32-true", "ddp"), source="run")
@@ -238,9 +254,10 @@ def test_kept_chains_are_gone_on_with_and_others_refused():
 
 @pytest.mark.parametrize("name", ["JEM", "JEAT"])
 @pytest.mark.parametrize("change, message", [
-    ({"sgld_steps": 0}, "'sgld_steps' is 0"), ({"sgld_step": 0.0}, "'sgld_step' is 0"), ({"sgld_step": -0.1}, "'sgld_step' is -0.1"),
-    ({"sgld_noise": -1.0}, "'sgld_noise' is -1.0"), ({"buffer": 0}, "'buffer' is 0"), ({"reinit": 1.0}, "'reinit' is 1.0"),
-    ({"start": "perlin"}, "'start' is 'perlin'"),
+    ({"sgld_steps": 0}, "'sgld_steps' is 0"), ({"sgld_step": 0.0}, "'sgld_step' is 0"),
+    ({"sgld_step": -0.1}, "'sgld_step' is -0.1"),
+    ({"sgld_noise": -1.0}, "'sgld_noise' is -1.0"), ({"buffer": 0}, "'buffer' is 0"),
+    ({"reinit": 1.0}, "'reinit' is 1.0"), ({"start": "perlin"}, "'start' is 'perlin'"),
 ])
 def test_settings_that_would_sample_nothing_are_refused_at_construction(name, change, message):
     with pytest.raises(ValueError, match=f"{name}: {message}"):

@@ -55,7 +55,8 @@ def weights_gradient(model, loss):
 
 
 def same(ours, theirs):
-    return all((a is None and b is None) or torch.allclose(a, b, rtol=1e-8, atol=1e-10) for a, b in zip(ours, theirs, strict=True))
+    return all((a is None and b is None) or torch.allclose(a, b, rtol=1e-8, atol=1e-10)
+               for a, b in zip(ours, theirs, strict=True))
 
 
 # Each formula, and its gradient in the weights, written out again with plain autograd.
@@ -72,7 +73,8 @@ def test_noisy_ce_is_the_loss_at_noised_images_and_its_noise_is_normal(batch):
     x, y = batch
     model = net().eval()
     noise = rng.normal(SEEDS, (3, 8, 8)).double()
-    assert torch.allclose(classification.NoisyCE(model, sigma=0.3)(x, y, SEEDS)[0], cross_entropy(model(x + 0.3 * noise), y))
+    assert torch.allclose(classification.NoisyCE(model, sigma=0.3)(x, y, SEEDS)[0],
+                          cross_entropy(model(x + 0.3 * noise), y))
     assert rng.normal(rng.seeds(1, 500), (3, 8, 8)).std() == pytest.approx(1, abs=0.01)
 
 
@@ -107,7 +109,9 @@ def test_smoothness_penalty(batch):
     assert torch.allclose(loss, expected) and same(weights_gradient(model, loss), weights_gradient(model, expected))
 
 
-@pytest.mark.parametrize("norm, eps, steps, random_start", [("linf", 0.03, 1, True), ("l2", 0.5, 1, True), ("l2", 0.5, 4, False), ("linf", 0.03, 4, True)])
+@pytest.mark.parametrize("norm, eps, steps, random_start",
+                         [("linf", 0.03, 1, True), ("l2", 0.5, 1, True), ("l2", 0.5, 4, False),
+                          ("linf", 0.03, 4, True)])
 def test_adversarial_ce_is_the_loss_at_pgd_images_and_attack_gradients_stay_out(batch, norm, eps, steps, random_start):
 
     x, y = batch
@@ -117,14 +121,17 @@ def test_adversarial_ce_is_the_loss_at_pgd_images_and_attack_gradients_stay_out(
     expected = weights_gradient(other, cross_entropy(other.train()(reached), y))
     classification.AdversarialCE(model, **settings)(x, y, SEEDS)[0].backward()
     assert model.training and same([p.grad for p in model.parameters()], expected)
-    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), other.buffers(), strict=True))   # the attack left no trace in batch norm
+    # the attack left no trace in batch norm
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), other.buffers(), strict=True))
     assert (reached - x).abs().max() > 0
 
 
 def test_a_list_of_radii_gives_each_image_one(batch):
     x, y = batch
-    x, y = 0.4 + 0.2 * x.repeat(16, 1, 1, 1), y.repeat(16)   # away from black and white, where the clamp would shorten the way
-    objective = classification.AdversarialCE(net().eval(), norm="l2", eps=[0.1, 0.4], step_size=0.4, steps=1, random_start=False)
+    # away from black and white, where the clamp would shorten the way
+    x, y = 0.4 + 0.2 * x.repeat(16, 1, 1, 1), y.repeat(16)
+    objective = classification.AdversarialCE(net().eval(), norm="l2", eps=[0.1, 0.4], step_size=0.4, steps=1,
+                                             random_start=False)
     seen = []
     objective.model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     objective(x, y, rng.seeds(3, 64))
@@ -146,7 +153,8 @@ def test_langevin_is_algorithm_1s_line(batch):
     x, _ = batch
     model = energy_net()
     alpha = 0.02
-    reached = dynamics.sgld(x, lambda x: -model(x).logsumexp(1), steps=2, step_size=alpha / 2, noise=alpha**0.5, generator=SEEDS)
+    reached = dynamics.sgld(x, lambda x: -model(x).logsumexp(1), steps=2, step_size=alpha / 2, noise=alpha**0.5,
+                            generator=SEEDS)
     z = x
     for t in range(2):
         z = z.detach().requires_grad_()
@@ -164,7 +172,9 @@ def test_jem(batch):
     real = x + 0.1 * rng.normal(rng.fold(SEEDS, 3), (3, 8, 8)).double()
     energy, energy_sampled = (-model(z).logsumexp(1).mean() for z in (real, sampled))
     expected = cross_entropy(model(real), y) + energy - energy_sampled
-    assert torch.allclose(loss, expected) and torch.allclose(log["energy"], energy) and torch.allclose(log["energy_sampled"], energy_sampled)
+    assert torch.allclose(loss, expected) and torch.allclose(log["energy"],
+                                                             energy) and torch.allclose(log["energy_sampled"],
+                                                                                        energy_sampled)
     assert same(weights_gradient(model, loss), weights_gradient(model, expected))
     assert not sampled.requires_grad and all(p.grad is None for p in model.parameters())
 
@@ -193,7 +203,8 @@ def test_the_replay_buffer_keeps_chains_and_begins_some_afresh(batch):
     buffer = ReplayBuffer(lambda seeds: torch.full((len(seeds), 1, 2, 2), 7.0), 0, 400, 3, seed=1)
     buffer.chains.zero_()
     drawn, slot = buffer.draw(rng.seeds(2, 400), 0.25)
-    assert (drawn == 7).flatten(1).all(1).float().mean() == pytest.approx(0.25, abs=0.06) and set(slot.tolist()) == {0, 1, 2}
+    assert (drawn == 7).flatten(1).all(1).float().mean() == pytest.approx(0.25, abs=0.06) and set(slot.tolist()) == {0,
+                                                                                                                     1, 2}
 
 
 def test_two_shards_of_the_buffer_hold_what_the_whole_holds(batch):
@@ -235,7 +246,8 @@ def test_plain_denoising_is_the_mean_squared_error(batch, model):
     loss, _ = denoising.Denoising(model, sigma=[1, 100])(x, y, SEEDS)
     sigma = denoising.squared_uniform([1, 100], rng.fold(SEEDS, 1)).double()
     noisy = x + sigma.view(-1, 1, 1, 1) / 255 * rng.normal(rng.fold(SEEDS, 2), (3, 8, 8)).double()
-    assert torch.allclose(loss, ((model.denoise(noisy, sigma) - x).flatten(1).norm(dim=1) ** 2 / 192).mean())   # eq. 8, a pixel
+    # eq. 8, a pixel
+    assert torch.allclose(loss, ((model.denoise(noisy, sigma) - x).flatten(1).norm(dim=1) ** 2 / 192).mean())
 
 
 def test_sigma_is_the_square_of_a_uniform_variable():
@@ -284,7 +296,8 @@ def everyone():
         "NoisyCE": lambda: classification.NoisyCE(energy_net(), sigma=0.1),
         "GradNorm": lambda: classification.GradNorm(energy_net(), lam=0.1),
         "Smoothness": lambda: classification.Smoothness(energy_net(), lam=0.1, sigma=0.1),
-        "AdversarialCE": lambda: classification.AdversarialCE(energy_net(), norm="linf", eps=0.03, step_size=0.02, steps=2, random_start=True),
+        "AdversarialCE": lambda: classification.AdversarialCE(energy_net(), norm="linf", eps=0.03, step_size=0.02,
+                                                              steps=2, random_start=True),
         "PreJEAT": lambda: classification.PreJEAT(energy_net(), eps=0.03, step_size=0.03, steps=1, random_start=False),
         "JEM": lambda: jem.JEM(energy_net(), sigma=0.1, **JEM),
         "JEAT": lambda: jem.JEAT(energy_net(), eps=0.03, **JEM),
@@ -334,9 +347,11 @@ def test_only_the_outer_loss_reaches_the_weights(name, batch):
     ("JEM", {**JEM, "sigma": 0.0, "sgld_steps": 0}, "'sgld_steps' is 0: it should be greater than or equal to 1"),
     ("JEAT", {**JEM, "eps": 0.1, "reinit": 1.5}, "'reinit' is 1.5"),
     ("JEAT", {**JEM, "eps": 0.1, "stat": "uniform"}, "parameter 'stat' does not exist; did you mean 'start'?"),
-    ("JointDenoising", dict(task="classification", sigma_classification=[20, 0], sigma_denoising=[1, 100], margin=0, mixed=False, every=1),
+    ("JointDenoising", dict(task="classification", sigma_classification=[20, 0], sigma_denoising=[1, 100], margin=0,
+                            mixed=False, every=1),
      "'sigma_classification' is .20.0, 0.0.: it should be the lowest and the highest noise level"),
-    ("Denoising", {"sigma": [0, 100]}, "'sigma' is .0.0, 100.0.: it should be the lowest and the highest noise level, in 0-255 units, from 0.01 up"),
+    ("Denoising", {"sigma": [0, 100]}, "'sigma' is .0.0, 100.0.: it should be the lowest and the highest noise level, "
+                                       "in 0-255 units, from 0.01 up"),
     ("Denoising", {"sigma": [1, 100]}, "the model cannot denoise; choose one of gradresnet, dncnn, drunet"),
 ])
 def test_wrong_settings_are_told_in_one_sentence(name, settings, message):
@@ -352,7 +367,8 @@ def test_a_buffer_smaller_than_a_batch_is_refused(batch):
 
 
 @pytest.mark.parametrize("build", [
-    lambda: classification.CrossEntropy(net()), lambda: classification.CrossEntropy(net("mnist_cnn", width=4, hidden=8)),
+    lambda: classification.CrossEntropy(net()),
+    lambda: classification.CrossEntropy(net("mnist_cnn", width=4, hidden=8)),
     lambda: classification.AdversarialCE(net(), norm="l2", eps=0.3, step_size=0.2, steps=2, random_start=True),
     lambda: classification.GradNorm(net(), lam=0.1), lambda: joint(gradresnet())],
     ids=["CrossEntropy", "CrossEntropy, plain CNN", "AdversarialCE", "GradNorm", "JointDenoising"])
@@ -380,7 +396,9 @@ def test_input_gradient_gives_what_its_function_gives(batch):
     gradient, values, logits = gradient_and_values(model, lambda model, x: (model(x).logsumexp(1), model(x)), x)
     z = x.clone().requires_grad_()
     expected, = torch.autograd.grad(model(z).logsumexp(1).sum(), z)
-    assert torch.allclose(gradient, expected) and torch.allclose(values, model(x).logsumexp(1)) and torch.allclose(logits, model(x))
+    assert torch.allclose(gradient, expected) and torch.allclose(values,
+                                                                 model(x).logsumexp(1)) and torch.allclose(logits,
+                                                                                                           model(x))
 
 
 def test_a_gradresnets_unused_head_rests_whatever_the_objective():
@@ -408,6 +426,7 @@ def test_weights_rest_while_an_attack_looks_for_images(batch):
 def test_any_classifier_trains_on_the_classification_half(batch):
     x, y = batch
     loss, log = joint(net(), "classification", margin=1, mixed=True)(x, y, SEEDS)
-    assert torch.equal(loss, log["classification"]) and set(joint(net(), "classification").test(x, y)) == {"test_accuracy"}
+    assert torch.equal(loss, log["classification"]) and set(joint(net(), "classification").test(x,
+                                                                                                y)) == {"test_accuracy"}
     with pytest.raises(ValueError, match="cannot denoise"):
         joint(net())

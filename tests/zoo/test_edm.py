@@ -1,4 +1,5 @@
-"""EDM's nets against a reference in float64 that reads the names of their files, and files as their authors' code writes them, with random weights."""
+"""EDM's nets against a reference in float64 that reads the names of their files, and files as their authors' code
+writes them, with random weights."""
 
 import math
 import pickle
@@ -21,8 +22,10 @@ from torch.nn import functional as F
 
 UNCONDITIONAL, CONDITIONAL, IMAGENET = MODELS
 SMALL = {   # the published nets, with fewer and narrower levels
-    UNCONDITIONAL: DDPMPP | {"side": 8, "width": 16, "multipliers": (2, 2), "blocks": 1, "attention": (4,), "classes": 0},
-    CONDITIONAL: DDPMPP | {"side": 8, "width": 16, "multipliers": (1, 2), "blocks": 2, "attention": (8,), "classes": 10},
+    UNCONDITIONAL: DDPMPP | {"side": 8, "width": 16, "multipliers": (2, 2), "blocks": 1, "attention": (4,),
+                             "classes": 0},
+    CONDITIONAL: DDPMPP | {"side": 8, "width": 16, "multipliers": (1, 2), "blocks": 2, "attention": (8,),
+                           "classes": 10},
     IMAGENET: ADM | {"side": 4, "width": 64, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "classes": 5},
 }
 SIGMA = torch.tensor([2.0, 40.0, 900.0], dtype=torch.float64)
@@ -44,7 +47,8 @@ def noisy(name, dtype=torch.float64):
 
 
 def in_file(net, taps=(1, 1)):
-    """The weights by the names of the file, which also has the filters of what resamples, and DDPM++'s last layers in its decoder."""
+    """The weights by the names of the file, which also has the filters of what resamples, and DDPM++'s last layers in
+    its decoder."""
     end = "model.out_" if net.model.adm else f"model.dec.{net.side}x{net.side}_aux_"
     state = {key.replace("model.out_", end): value for key, value in net.state_dict().items()}
     filters = torch.outer(*2 * [torch.tensor(taps, dtype=torch.float32)])[None, None] / sum(taps) ** 2
@@ -85,19 +89,23 @@ def reference(w, x, noise, label, adm):
         x = (x + conv(f"{name}.conv1", F.silu(z))) * gain
         if f"{name}.qkv.weight" in w:
             heads = x.shape[1] // 64 if adm else 1
-            q, k, v = conv(f"{name}.qkv", norm(f"{name}.norm2", x)).reshape(len(x), heads, x.shape[1] // heads, 3, -1).permute(3, 0, 1, 4, 2)
+            q, k, v = conv(f"{name}.qkv", norm(f"{name}.norm2", x)).reshape(len(x), heads, x.shape[1] // heads, 3,
+                                                                            -1).permute(3, 0, 1, 4, 2)
             x = (x + conv(f"{name}.proj", F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape))) * gain
         return x
 
     half = w["model.map_layer0.weight"].shape[1] // 2
-    angles = [[t * math.exp(-math.log(10000) * i / (half if adm else half - 1)) for i in range(half)] for t in noise.tolist()]
-    cos, sin = (torch.tensor([[f(angle) for angle in row] for row in angles], dtype=x.dtype) for f in (math.cos, math.sin))
+    angles = [[t * math.exp(-math.log(10000) * i / (half if adm else half - 1)) for i in range(half)]
+              for t in noise.tolist()]
+    cos, sin = (torch.tensor([[f(angle) for angle in row] for row in angles], dtype=x.dtype)
+                for f in (math.cos, math.sin))
     e = torch.cat([cos, sin] if adm else [sin, cos], 1)
     labels = 0 if label is None else linear("model.map_label", label * (1 if adm else label.shape[1] ** 0.5))
     e = F.silu(linear("model.map_layer0", e + (0 if adm else labels)))
     e = F.silu(linear("model.map_layer1", e) + (labels if adm else 0))
     skips = []
-    for name in dict.fromkeys(".".join(key.split(".")[:3]) for key in w if key.startswith(("model.enc", "model.dec")) and "_aux_" not in key):
+    for name in dict.fromkeys(".".join(key.split(".")[:3]) for key in w if key.startswith(("model.enc", "model.dec"))
+                              and "_aux_" not in key):
         if name.endswith("_conv"):
             x = conv(name, x)
         else:
@@ -106,12 +114,14 @@ def reference(w, x, noise, label, adm):
             x = block(name, x, e)
         if ".enc." in name:
             skips.append(x)
-    last, = {key.removesuffix("norm.weight") for key in w if re.fullmatch(r"model\.(out|dec\.\d+x\d+_aux)_norm\.weight", key)}
+    last, = {key.removesuffix("norm.weight") for key in w if re.fullmatch(r"model\.(out|dec\.\d+x\d+_aux)_norm\.weight",
+                                                                          key)}
     assert not skips
     return conv(f"{last}conv", F.silu(norm(f"{last}norm", x)))
 
 
-@pytest.mark.parametrize("name, parameters", [   # of Nvidia's own copies of both architectures, in PhysicsNeMo 2.2; papers say 55.7M and 295.9M
+# of Nvidia's own copies of both architectures, in PhysicsNeMo 2.2; papers say 55.7M and 295.9M
+@pytest.mark.parametrize("name, parameters", [
     (UNCONDITIONAL, 55_733_891), (CONDITIONAL, 55_735_299), (IMAGENET, 295_899_267)])
 def test_the_published_nets_have_their_number_of_parameters(name, parameters):
     with torch.device("meta"):
@@ -120,19 +130,24 @@ def test_the_published_nets_have_their_number_of_parameters(name, parameters):
     assert sum(p.numel() for p in net.parameters()) == parameters and not list(net.buffers())
 
 
-@pytest.mark.parametrize("name, shapes", [   # as EDM's networks.py names and sizes them for the options that its README trains with
-    (UNCONDITIONAL, {"map_augment.weight": (128, 9), "map_layer0.weight": (512, 128), "enc.32x32_conv.weight": (128, 3, 3, 3),
-                     "enc.32x32_block0.conv0.weight": (256, 128, 3, 3), "enc.16x16_down.skip.weight": (256, 256, 1, 1),
-                     "enc.16x16_block3.qkv.weight": (768, 256, 1, 1), "enc.8x8_block3.norm1.bias": (256,), "dec.8x8_in0.proj.bias": (256,),
-                     "dec.8x8_block4.affine.weight": (256, 512), "dec.32x32_up.conv0.bias": (256,), "dec.32x32_block4.norm0.weight": (384,),
-                     "out_conv.weight": (3, 256, 3, 3), "map_label.weight": None, "dec.16x16_block3.qkv.weight": None, "dec.8x8_in1.qkv.weight": None,
-                     "enc.8x8_block0.skip.weight": None, "enc.8x8_block0.qkv.weight": None}),
+# as EDM's networks.py names and sizes them for the options that its README trains with
+@pytest.mark.parametrize("name, shapes", [
+    (UNCONDITIONAL, {"map_augment.weight": (128, 9), "map_layer0.weight": (512, 128),
+                     "enc.32x32_conv.weight": (128, 3, 3, 3), "enc.32x32_block0.conv0.weight": (256, 128, 3, 3),
+                     "enc.16x16_down.skip.weight": (256, 256, 1, 1),
+                     "enc.16x16_block3.qkv.weight": (768, 256, 1, 1), "enc.8x8_block3.norm1.bias": (256,),
+                     "dec.8x8_in0.proj.bias": (256,), "dec.8x8_block4.affine.weight": (256, 512),
+                     "dec.32x32_up.conv0.bias": (256,), "dec.32x32_block4.norm0.weight": (384,),
+                     "out_conv.weight": (3, 256, 3, 3), "map_label.weight": None, "dec.16x16_block3.qkv.weight": None,
+                     "dec.8x8_in1.qkv.weight": None, "enc.8x8_block0.skip.weight": None,
+                     "enc.8x8_block0.qkv.weight": None}),
     (CONDITIONAL, {"map_label.weight": (128, 10), "map_label.bias": (128,), "dec.16x16_block4.norm2.weight": (256,)}),
-    (IMAGENET, {"map_label.weight": (768, 1000), "map_label.bias": None, "map_augment.weight": None, "map_layer1.bias": (768,),
-                "enc.64x64_conv.bias": (192,), "enc.32x32_down.affine.weight": (384, 768), "enc.32x32_down.skip.weight": None,
-                "enc.8x8_block0.skip.weight": (768, 576, 1, 1), "dec.8x8_in0.qkv.bias": (2304,), "dec.8x8_block0.conv0.weight": (768, 1536, 3, 3),
-                "dec.32x32_block0.qkv.weight": (1152, 384, 1, 1), "dec.64x64_block3.norm0.bias": (384,), "dec.64x64_block0.qkv.weight": None,
-                "out_norm.weight": (192,)})])
+    (IMAGENET, {"map_label.weight": (768, 1000), "map_label.bias": None, "map_augment.weight": None,
+                "map_layer1.bias": (768,), "enc.64x64_conv.bias": (192,), "enc.32x32_down.affine.weight": (384, 768),
+                "enc.32x32_down.skip.weight": None, "enc.8x8_block0.skip.weight": (768, 576, 1, 1),
+                "dec.8x8_in0.qkv.bias": (2304,), "dec.8x8_block0.conv0.weight": (768, 1536, 3, 3),
+                "dec.32x32_block0.qkv.weight": (1152, 384, 1, 1), "dec.64x64_block3.norm0.bias": (384,),
+                "dec.64x64_block0.qkv.weight": None, "out_norm.weight": (192,)})])
 def test_parameters_are_named_as_in_the_files(name, shapes):
     with torch.device("meta"):
         state = MODELS[name].build().state_dict()
@@ -146,7 +161,8 @@ def test_nets_are_the_reference(name):
     noise = torch.tensor([-1.2, 0.1, 0.9], dtype=torch.float64)
     ours = net.model(x, noise, label)
     assert torch.allclose(ours, reference(in_file(net), x, noise, label, name == IMAGENET), rtol=1e-9, atol=1e-10)
-    for other in (net.model(x.flip(3), noise, label), net.model(x, noise + 0.1, label)) + ((net.model(x, noise, label.roll(1, 1)),) if net.classes else ()):
+    for other in (net.model(x.flip(3), noise, label),
+                  net.model(x, noise + 0.1, label)) + ((net.model(x, noise, label.roll(1, 1)),) if net.classes else ()):
         assert (ours - other).abs().max() > 1e-4   # all inputs matter
 
 
@@ -169,16 +185,19 @@ def test_the_preconditioning_is_equation_7(c):
     x, noise, label, f = told[0]
     for i, sigma in enumerate(SIGMA.tolist()):
         s = sigma / 127.5   # images of 0 to 255 are divided by 127.5
-        assert torch.allclose(x[i], (2 * y[i] - 1) / math.hypot(0.5, s)) and noise[i].item() == pytest.approx(0.25 * math.log(s))
+        assert torch.allclose(x[i], (2 * y[i] - 1) / math.hypot(0.5, s)) and noise[i].item() == pytest.approx(0.25
+                                                                                                              * math.log(s))
         assert label[i].tolist() == [float(c is not None and k == c[i]) for k in range(10)]
         assert torch.allclose(found[i], 0.5**2 / (0.5**2 + s**2) * (2 * y[i] - 1) + s * 0.5 / math.hypot(0.5, s) * f[i])
 
 
-@pytest.mark.parametrize("name, c", [(UNCONDITIONAL, None), (CONDITIONAL, None), (CONDITIONAL, [1, 0, 9]), (IMAGENET, [4, 0, 1])])
+@pytest.mark.parametrize("name, c", [(UNCONDITIONAL, None), (CONDITIONAL, None), (CONDITIONAL, [1, 0, 9]),
+                                     (IMAGENET, [4, 0, 1])])
 def test_scores_are_the_denoisers(name, c):
     net, y, c = small(name).double(), noisy(name), None if c is None else torch.tensor(c)
     denoised = scores.denoise(net, y, SIGMA, c)
-    assert torch.equal(denoised, net.denoise(y, SIGMA, c)) and (c is None or not torch.allclose(denoised, net.denoise(y, SIGMA)))
+    assert torch.equal(denoised, net.denoise(y, SIGMA, c)) and (c is None or not torch.allclose(denoised,
+                                                                                                net.denoise(y, SIGMA)))
     assert torch.allclose(scores.score(net, y, SIGMA, c), (denoised - y) / (SIGMA.view(-1, 1, 1, 1) / 255) ** 2)
     assert torch.allclose(net.denoise(y[1:2], SIGMA[1:2], None if c is None else c[1:2]), denoised[1:2])
 
@@ -194,13 +213,17 @@ def test_the_jacobian_has_products_from_both_sides(name):
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda net, y: scores.denoise(small(UNCONDITIONAL).double(), y, SIGMA, torch.tensor([0, 1, 2])), "has no density .* or to denoise a conditional edm"),
-    (lambda net, y: small(UNCONDITIONAL).double().denoise(y, SIGMA, torch.tensor([0, 1, 2])), "unconditional; leave out the classes, or load .* 'cond'"),
+    (lambda net, y: scores.denoise(small(UNCONDITIONAL).double(), y, SIGMA, torch.tensor([0, 1, 2])),
+     "has no density .* or to denoise a conditional edm"),
+    (lambda net, y: small(UNCONDITIONAL).double().denoise(y, SIGMA, torch.tensor([0, 1, 2])),
+     "unconditional; leave out the classes, or load .* 'cond'"),
     (lambda net, y: scores.denoise(net, y, SIGMA, torch.tensor([0, 1, 10])), r"labels must lie in 0..9"),
     (lambda net, y: scores.denoise(net, y, SIGMA, torch.tensor([0])), r"labels must be int64 of shape .3,."),
-    (lambda net, y: net.denoise(y[..., :4], SIGMA), r"^this net takes images of shape \(3, 8, 8\); these are \(3, 8, 4\)$"),
+    (lambda net, y: net.denoise(y[..., :4], SIGMA), "^this net takes images of shape \(3, 8, 8\); these are \(3, 8, "
+                                                    r"4\)$"),
     (lambda net, y: scores.log_density(net, y), "has no density"),
-    (lambda net, y: load_edm("edm-cifar10-32x32-uncond-ve"), f"EDM model 'edm-cifar10-32x32-uncond-ve' does not exist; did you mean '{UNCONDITIONAL}'"),
+    (lambda net, y: load_edm("edm-cifar10-32x32-uncond-ve"), "EDM model 'edm-cifar10-32x32-uncond-ve' does not exist; "
+                                                             f"did you mean '{UNCONDITIONAL}'"),
 ])
 def test_bad_input_is_told_in_one_sentence(call, message):
     with pytest.raises(ValueError, match=message):
@@ -221,9 +244,11 @@ class Persistent:
         for name in {"enc", "dec"} & set(modules):   # torch's own containers
             modules[name], container = nn.ModuleDict(), modules[name]
             modules[name].__dict__.update(container.state)
-        self.state = {"training": False, "_parameters": OrderedDict(parameters), "_buffers": OrderedDict(buffers), "_modules": OrderedDict(modules),
-                      "_non_persistent_buffers_set": set(), "_backward_hooks": OrderedDict(), "skip": None, "sigma_data": 0.5,
-                      "skip_scale": np.sqrt(0.5), "_init_args": (), "_init_kwargs": sys.modules["dnnlib.util"].EasyDict(up=False)}
+        self.state = {"training": False, "_parameters": OrderedDict(parameters), "_buffers": OrderedDict(buffers),
+                      "_modules": OrderedDict(modules), "_non_persistent_buffers_set": set(),
+                      "_backward_hooks": OrderedDict(), "skip": None,
+                      "sigma_data": 0.5, "skip_scale": np.sqrt(0.5), "_init_args": (),
+                      "_init_kwargs": sys.modules["dnnlib.util"].EasyDict(up=False)}
 
     def __reduce__(self):
         meta = {"type": "class", "version": 6, "module_src": self.source, "class_name": "Net", "state": self.state}
@@ -240,7 +265,8 @@ def _reconstruct_persistent_obj(meta):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, offline):
-    """place(name, net) writes the file of a small net where ROBUSTGEN_DATA points, with a source that leaves a proof if run; returns its path."""
+    """place(name, net) writes the file of a small net where ROBUSTGEN_DATA points, with a source that leaves a proof if
+    run; returns its path."""
     for name, thing in (("torch_utils.persistence", _reconstruct_persistent_obj), ("dnnlib.util", EasyDict)):
         module = types.ModuleType(name)
         setattr(module, thing.__name__, thing)
@@ -254,7 +280,8 @@ def place(tmp_path, monkeypatch, offline):
         file.parent.mkdir(exist_ok=True)
         if net is not None:
             source = f"open({str(tmp_path / 'proof')!r}, 'w')"
-            data = {"ema": Persistent(source, in_file(net, taps)), "loss_fn": Persistent(source, {}), "augment_pipe": None, "dataset_kwargs": {"path": "x"}}
+            data = {"ema": Persistent(source, in_file(net, taps)), "loss_fn": Persistent(source, {}),
+                    "augment_pipe": None, "dataset_kwargs": {"path": "x"}}
             file.write_bytes(pickle.dumps(data))
         return file
     return put
@@ -289,7 +316,8 @@ def test_a_file_is_trusted_on_first_use_or_by_its_published_checksum(place):
     (IMAGENET, UNCONDITIONAL, (1, 1), "Error.* Missing key.*")])
 def test_a_file_of_another_net_is_refused_in_one_sentence(place, name, net, taps, reason):
     file = place(name, small(net), taps)
-    with pytest.raises(ValueError, match=f"^{file} does not hold the weights of {name} .({reason}).; put that of https.*{name}.pkl in its place$"):
+    with pytest.raises(ValueError, match=f"^{file} does not hold the weights of {name} .({reason}).; put that of "
+                                         f"https.*{name}.pkl in its place$"):
         load_edm(name)
 
 
@@ -304,16 +332,20 @@ def test_a_file_of_another_kind_is_refused(place, content):
 @pytest.mark.parametrize("name", SMALL)
 def test_missing_weights_name_the_file_its_address_and_the_remedy(place, name):
     place(name, None)
-    with pytest.raises(FileNotFoundError, match=f"^{name}.pkl is missing, and could not be had from https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/{name}.pkl "
+    with pytest.raises(FileNotFoundError, match=f"^{name}.pkl is missing, and could not be had from "
+                                                f"https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/{name}.pkl "
                                                 "[(]no route to host[)]; put it in the folder named by ROBUSTGEN_DATA$"):
         load_edm(name)
     assert list(paths.cache_folder().iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["torch.storage _load_from_bytes", "torch_utils.persistence _reconstruct_persistent_obj", "dnnlib.util EasyDict"])
+@pytest.mark.parametrize("name",
+                         ["torch.storage _load_from_bytes", "torch_utils.persistence _reconstruct_persistent_obj",
+                          "dnnlib.util EasyDict"])
 def test_a_pickle_cannot_change_what_it_is_given(tmp_path, name):
     file = tmp_path / "file"
-    file.write_bytes(b"\x80\x02c" + name.replace(" ", "\n").encode() + b"\nN}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b.")
+    file.write_bytes(b"\x80\x02c" + name.replace(" ", "\n").encode()
+                     + b"\nN}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b.")
     with pytest.raises((AttributeError, TypeError)):
         read_pickle(file)
 

@@ -22,9 +22,12 @@ ROBUST, PLAIN, MOCO, LITE = "madry-resnet50-l2-3", "torchvision-resnet50", "moco
 LAYOUTS = {   # of the files: robustness's own nets, others that it wraps once more, MoCo, torchvision
     "robust": (ROBUST, lambda state: {"model": named("module.model.", state) | named("module.attacker.model.", state)
                                       | {"module.normalizer.new_mean": torch.zeros(3, 1, 1)}, "epoch": 105}),
-    "wrapped": (ROBUST, lambda state: {"model": named("module.model.model.", state) | named("module.attacker.model.model.", state), "amp": None}),
+    "wrapped": (ROBUST,
+                lambda state: {"model": named("module.model.model.", state) | named("module.attacker.model.model.",
+                                                                                    state), "amp": None}),
     "moco": (MOCO, lambda state: {"epoch": 800, "arch": "resnet50", "state_dict": named("module.encoder_q.", state)
-                                  | named("module.encoder_k.", {key: torch.zeros(1) for key in state}) | {"module.queue": torch.zeros(128, 2)}}),
+                                  | named("module.encoder_k.", {key: torch.zeros(1) for key in state})
+                                  | {"module.queue": torch.zeros(128, 2)}}),
     "plain": (PLAIN, lambda state: state),
 }
 
@@ -53,7 +56,8 @@ class Calls:
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, offline):
-    """place(name, checkpoint) saves a file for small nets where ROBUSTGEN_DATA points, and returns its path; there is no network."""
+    """place(name, checkpoint) saves a file for small nets where ROBUSTGEN_DATA points, and returns its path; there is
+    no network."""
     def put(name, checkpoint, checksum=None, build=small, **kwargs):
         model = replace(hub.MODELS[name], build=build, checksum=checksum)
         monkeypatch.setitem(hub.MODELS, name, model)
@@ -71,7 +75,8 @@ def resnet50():
 
 @pytest.fixture(scope="module")
 def photos():
-    """Foolbox's 20 photographs of ImageNet, with their labels; its samples() wants a model only to learn these arguments."""
+    """Foolbox's 20 photographs of ImageNet, with their labels; its samples() wants a model only to learn these
+    arguments."""
     from foolbox.utils import _samples
 
     return map(torch.from_numpy, _samples("imagenet", 0, 20, (hub.SIDE, hub.SIDE), "channels_first", (0, 1)))
@@ -92,18 +97,23 @@ def test_classes_are_imagenets_in_order():
 
     names = hub.hub_classes(LITE)
     positions = [0, 217, 482, 491, 497, 566, 569, 571, 574, 701]
-    assert [names[i].lower().replace("chainsaw", "chain saw") for i in positions] == [name.lower() for name in imagenette.CLASSES.values()]
-    assert all((hub.hub_classes(name) is None) == (name == MOCO) and (name == MOCO or hub.hub_classes(name) == names) for name in hub.MODELS)
+    assert [names[i].lower().replace("chainsaw", "chain saw") for i in positions] == [name.lower()
+                                                                                      for name in imagenette.CLASSES.values()]
+    assert all((hub.hub_classes(name) is None) == (name == MOCO) and (name == MOCO or hub.hub_classes(name) == names)
+               for name in hub.MODELS)
 
 
-@pytest.mark.parametrize("name, outputs, parameters", [   # torchvision's numbers of parameters; MoCo's head is of 2048·2048 + 2048 + 128·2048 + 128
+# torchvision's numbers of parameters; MoCo's head is of 2048·2048 + 2048 + 128·2048 + 128
+@pytest.mark.parametrize("name, outputs, parameters", [
     (ROBUST, 1000, "ResNet50"), ("madry-resnet50-l2-5", 1000, "ResNet50"), ("salman-vgg16bn-l2-3", 1000, "VGG16_BN"),
-    ("salman-resnext50-l2-3", 1000, "ResNeXt50_32X4D"), (PLAIN, 1000, "ResNet50"), (MOCO, 128, 25557032 - 2049000 + 4458624)])
+    ("salman-resnext50-l2-3", 1000, "ResNeXt50_32X4D"), (PLAIN, 1000, "ResNet50"),
+    (MOCO, 128, 25557032 - 2049000 + 4458624)])
 def test_architectures_are_those_of_the_files(name, outputs, parameters):
     with torch.device("meta"):
         net = hub.MODELS[name].build()
         assert net.eval()(torch.rand(1, 3, hub.SIDE, hub.SIDE)).shape == (1, outputs)
-    expected = parameters if name == MOCO else getattr(torchvision.models, f"{parameters}_Weights").IMAGENET1K_V1.meta["num_params"]
+    expected = parameters if name == MOCO else getattr(torchvision.models,
+                                                       f"{parameters}_Weights").IMAGENET1K_V1.meta["num_params"]
     assert sum(p.numel() for p in net.parameters()) == expected
 
 
@@ -142,13 +152,16 @@ def test_half_precision_becomes_single(place):
     lambda command, code: Calls(eval, code),
     lambda command, code: Calls(exec, code),
     lambda command, code: Calls(getattr, Calls(__import__, "os"), "system"),
-    lambda command, code: Calls(Calls, Calls(eval, code), then=({"a": Calls(os.system, command)},)),                 # sets a state
-    lambda command, code: Calls(list, then=(None, iter([Calls(os.system, command)]), iter([(1, Calls(eval, code))]))),   # appends and sets items
+    # sets a state
+    lambda command, code: Calls(Calls, Calls(eval, code), then=({"a": Calls(os.system, command)},)),
+    # appends and sets items
+    lambda command, code: Calls(list, then=(None, iter([Calls(os.system, command)]), iter([(1, Calls(eval, code))]))),
     lambda command, code: {Calls: small(), "a": torch.float16, "b": slice(0, 1), "c": torch.Size([1])},
 ])
 def test_no_pickle_is_run_and_its_tensors_are_read(place, tmp_path, hostile, zipped):
     proof, theirs, x = tmp_path / "proof", small(), torch.rand(2, 3, 16, 16)
-    checkpoint = {"schedule": hostile(f"touch {proof}", f"open({str(proof)!r}, 'w')"), "model": named("module.model.", theirs.state_dict())}
+    checkpoint = {"schedule": hostile(f"touch {proof}", f"open({str(proof)!r}, 'w')"),
+                  "model": named("module.model.", theirs.state_dict())}
     file = place(ROBUST, checkpoint, _use_new_zipfile_serialization=zipped)
     with pytest.raises(pickle.UnpicklingError):   # so that it is not torch that reads it
         torch.load(file, weights_only=True)
@@ -164,13 +177,16 @@ def test_the_hostile_pickles_would_work_elsewhere(place, tmp_path):
 
 def test_a_hostile_weight_is_refused(place, tmp_path):
     proof = tmp_path / "proof"
-    place(ROBUST, {"model": named("module.model.", small().state_dict()) | {"module.model.4.bias": Calls(os.system, f"touch {proof}")}})
-    with pytest.raises(ValueError, match=f"does not hold the weights of {ROBUST} .*4.bias.*; put that of https.*in its place$"):
+    place(ROBUST, {"model": named("module.model.", small().state_dict())
+                   | {"module.model.4.bias": Calls(os.system, f"touch {proof}")}})
+    with pytest.raises(ValueError, match=f"does not hold the weights of {ROBUST} .*4.bias.*; put that of https.*in its "
+                                         "place$"):
         hub.load_hub(ROBUST)
     assert not proof.exists()
 
 
-@pytest.mark.parametrize("name", [b"torch._utils\n_rebuild_tensor_v2", b"torch._utils\n_rebuild_parameter", b"collections\nOrderedDict"])
+@pytest.mark.parametrize("name", [b"torch._utils\n_rebuild_tensor_v2", b"torch._utils\n_rebuild_parameter",
+                                  b"collections\nOrderedDict"])
 def test_a_pickle_cannot_change_what_it_is_given(name):
     setting = b"\x80\x02c" + name + b"\nN}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b."
     with pytest.raises((AttributeError, TypeError)):
@@ -187,7 +203,8 @@ def test_torchscript_is_not_run(place, monkeypatch):
 
 def test_tensors_that_share_numbers_are_read_as_they_were(tmp_path):
     numbers = torch.arange(12.0)
-    kinds = [numbers.to(dtype) for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool)]
+    kinds = [numbers.to(dtype) for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+                                             torch.uint8, torch.bool)]
     saved = [numbers, numbers[3:].view(3, 3).T, numbers[5], nn.Parameter(numbers), torch.empty(0), *kinds]
     for zipped, protocol in [(True, 2), (False, 2), (False, 4)]:
         torch.save(saved, tmp_path / "file", _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
@@ -204,7 +221,8 @@ def test_a_file_that_is_cut_off_is_refused(place, zipped):
 
 @pytest.mark.parametrize("checkpoint", [
     {}, [1, 2], torch.zeros(3), {"model": {}}, {"module.model.0.weight": 1}, named("other.", small().state_dict()),
-    small().state_dict() | {"4.bias": torch.zeros(6)}, small().state_dict() | {"5.bias": torch.zeros(5)}, {3: torch.zeros(5)}])
+    small().state_dict() | {"4.bias": torch.zeros(6)}, small().state_dict() | {"5.bias": torch.zeros(5)},
+    {3: torch.zeros(5)}])
 def test_a_file_with_other_contents_is_refused_in_one_sentence(place, checkpoint):
     file = place(PLAIN, checkpoint)
     with pytest.raises(ValueError) as error:
@@ -227,7 +245,8 @@ def test_a_published_checksum_is_checked(place, algorithm, digits):
     place(PLAIN, None, checksum=(algorithm, download.digest(file, algorithm)[:digits]))
     assert hub.load_hub(PLAIN)(torch.rand(1, 3, 16, 16)).shape == (1, 5) and list(file.parent.iterdir()) == [file]
     file.write_bytes(file.read_bytes() + b" ")
-    with pytest.raises(OSError, match=f"^{file} is damaged .wrong checksum.; put a good copy in its place, or delete it to have that of https.*pth$"):
+    with pytest.raises(OSError, match=f"^{file} is damaged .wrong checksum.; put a good copy in its place, or delete "
+                                      "it to have that of https.*pth$"):
         hub.load_hub(PLAIN)
 
 
@@ -237,7 +256,8 @@ def test_without_a_published_checksum_the_first_use_is_trusted(place):
     record = file.with_name(f"{file.name}.sha256")
     assert record.read_text().strip() == download.digest(file, "sha256")
     place(ROBUST, LAYOUTS["robust"][1](small(1).state_dict()))
-    with pytest.raises(OSError, match=f"^{file} is not the file that was first used .*delete {record} if you trust this one$"):
+    with pytest.raises(OSError, match=f"^{file} is not the file that was first used .*delete {record} if you trust "
+                                      "this one$"):
         hub.load_hub(ROBUST)
     record.unlink()
     assert hub.load_hub(ROBUST) and record.read_text().strip() == download.digest(file, "sha256")
@@ -250,7 +270,8 @@ def test_a_download_goes_to_the_cache_once(place, monkeypatch):
     monkeypatch.setattr(download, "retrieve", lambda url: asked.append(url) or body)
     first, second = hub.load_hub(ROBUST), hub.load_hub(ROBUST)
     assert asked == [hub.MODELS[ROBUST].url] and torch.equal(first.net[4].weight, second.net[4].weight)
-    assert sorted(file.name for file in paths.cache_folder().iterdir()) == ["resnet50_l2_eps3.ckpt", "resnet50_l2_eps3.ckpt.sha256"]
+    assert sorted(file.name for file in paths.cache_folder().iterdir()) == ["resnet50_l2_eps3.ckpt",
+                                                                            "resnet50_l2_eps3.ckpt.sha256"]
 
 
 @pytest.mark.parametrize("body, reason", [(None, "no route to host"), (b"<html>", "wrong checksum")])
@@ -259,12 +280,14 @@ def test_missing_weights_name_the_file_its_address_and_the_remedy(place, monkeyp
     if body:
         monkeypatch.setattr(download, "retrieve", lambda url: io.BytesIO(body))
     url = re.escape(hub.MODELS[PLAIN].url)
-    with pytest.raises(FileNotFoundError, match=f"^resnet50-0676ba61.pth is missing, .* {url} .{reason}.; put it in the folder named by ROBUSTGEN_DATA$"):
+    with pytest.raises(FileNotFoundError, match=f"^resnet50-0676ba61.pth is missing, .* {url} .{reason}.; put it in "
+                                                "the folder named by ROBUSTGEN_DATA$"):
         hub.load_hub(PLAIN)
     assert list(paths.cache_folder().iterdir()) == []
 
 
 @pytest.mark.parametrize("function", [hub.load_hub, hub.hub_classes])
 def test_an_unknown_name_suggests_the_near_one(function):
-    with pytest.raises(ValueError, match="hub model 'madry-resnet50-l2-4' does not exist; did you mean 'madry-resnet50-l2-[35]'"):
+    with pytest.raises(ValueError, match="hub model 'madry-resnet50-l2-4' does not exist; did you mean "
+                                         "'madry-resnet50-l2-[35]'"):
         function("madry-resnet50-l2-4")

@@ -23,7 +23,8 @@ def images(*shape, seed=0):
 
 
 class Drawn(FeatureExtractorInceptionV3):
-    """Random weights that keep the scale from layer to layer, and statistics that are not those of a fresh batch norm."""
+    """Random weights that keep the scale from layer to layer, and statistics that are not those of a fresh batch
+    norm."""
 
     def load_state_dict(self, state):
         for layer in self.modules():
@@ -49,7 +50,8 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def place(weights, tmp_path, monkeypatch, offline):
-    """place(folder) links the file into the folder given or the cache, with a checksum that fits; there is no network."""
+    """place(folder) links the file into the folder given or the cache, with a checksum that fits; there is no
+    network."""
     def put(folder):
         path = (tmp_path / "given" if folder == "given" else paths.cache_folder()) / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,21 +99,25 @@ def test_the_address_is_torch_fidelitys():
 def test_the_cache_is_looked_into_and_other_images_are_refused(place):
     place("cache")
     net = load_inception()
-    for x, message in [(images(2, 1, 32, 32), r"takes images of 3 channels, got 1; repeat a single one: x.expand.-1, 3, -1, -1.$"),
-                       (images(2, 3, 32, 32) * 255, "Divide by 255 first"), (images(3, 32, 32), r"of shape \(B, C, H, W\), got \(3, 32, 32\)")]:
+    for x, message in [(images(2, 1, 32, 32), "takes images of 3 channels, got 1; repeat a single one: x.expand.-1, "
+                                              r"3, -1, -1.$"),
+                       (images(2, 3, 32, 32) * 255, "Divide by 255 first"),
+                       (images(3, 32, 32), r"of shape \(B, C, H, W\), got \(3, 32, 32\)")]:
         with pytest.raises(ValueError, match=message):
             net(x)
 
 
 def test_missing_weights_name_the_file_its_address_and_the_remedy(offline):
-    with pytest.raises(FileNotFoundError, match=f"^{FILE} is missing, and could not be had from {re.escape(URL)} .no route to host.; "
+    with pytest.raises(FileNotFoundError, match=f"^{FILE} is missing, and could not be had from {re.escape(URL)} .no "
+                                                "route to host.; "
                                                 "put it in the folder named by ROBUSTGEN_DATA$"):
         load_inception()
 
 
 def test_a_damaged_file_is_refused_with_the_remedy(small):
     path = small({}, fits=False)
-    with pytest.raises(OSError, match=f"^{path} is damaged .wrong checksum.; put a good copy in its place, or delete it to have that of {URL}$"):
+    with pytest.raises(OSError, match=f"^{path} is damaged .wrong checksum.; put a good copy in its place, or delete "
+                                      f"it to have that of {URL}$"):
         load_inception()
 
 
@@ -132,5 +138,6 @@ def test_a_file_of_something_else_is_refused_and_nothing_in_it_is_run(small, che
 def test_a_missing_library_is_named_before_anything_is_fetched(offline, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.delitem(sys.modules, "robustgen.vision")
-    with pytest.raises(ModuleNotFoundError, match=f"^Inception-v3 needs {library}, which is not installed; install it with: pip install torch-fidelity$"):
+    with pytest.raises(ModuleNotFoundError, match=f"^Inception-v3 needs {library}, which is not installed; install it "
+                                                  "with: pip install torch-fidelity$"):
         load_inception()

@@ -30,7 +30,8 @@ class EnergyDetector:
         self.low = self.high = None
 
     def fit(self, natural, attacked):
-        """Choose the thresholds that maximise the G-mean sqrt(TPR TNR) on logits (N, K) and (M, K); return the detector."""
+        """Choose the thresholds that maximise the G-mean sqrt(TPR TNR) on logits (N, K) and (M, K); return the
+        detector."""
         n, a = (self._scores(*given) for given in (("natural", natural), ("attacked", attacked)))
         values = torch.cat([n, a]).unique()
         cuts = (values[1:] + values[:-1]) / 2   # between the scores: as far from both neighbours as can be
@@ -39,7 +40,8 @@ class EnergyDetector:
         nothing = cuts.new_full((1,), torch.inf)
         low = torch.cat([-nothing, cuts]) if self.sides != "high" else -nothing
         high = torch.cat([cuts, nothing]) if self.sides != "low" else nothing
-        tpr, fpr = (torch.searchsorted(s, low, right=True)[:, None] / len(s) + 1 - torch.searchsorted(s, high)[None] / len(s) for s in (a, n))
+        tpr, fpr = (torch.searchsorted(s, low, right=True)[:, None] / len(s) + 1 - torch.searchsorted(s, high)[None]
+                    / len(s) for s in (a, n))
         best = (tpr * (1 - fpr)).argmax()   # where low >= high all is called attacked, so fpr >= 1
         self.low, self.high = low[best // len(high)].item(), high[best % len(high)].item()
         return self
@@ -47,7 +49,8 @@ class EnergyDetector:
     def __call__(self, logits):
         """Whether each image is called attacked: (B,) booleans from logits (B, K)."""
         if self.low is None:
-            raise ValueError("the detector has no thresholds yet; call fit(natural, attacked) with logits of a validation split first")
+            raise ValueError("the detector has no thresholds yet; call fit(natural, attacked) with logits of a "
+                             "validation split first")
         scores = self.score(_checked("given", logits))
         return (scores <= self.low) | (scores >= self.high)
 
@@ -60,7 +63,8 @@ class EnergyDetector:
         return (logits.argmax(1) != y) & ~self(logits)
 
     def roc(self, natural, attacked):
-        """False-positive rates, detection rates and the area under the curve, as the one-sided threshold moves through all scores.
+        """False-positive rates, detection rates and the area under the curve, as the one-sided threshold moves through
+        all scores.
 
         An area below 1/2 says that attacked images lie on the other side of the natural ones.
         """
@@ -77,12 +81,14 @@ class EnergyDetector:
         return self.score(_checked(kind, logits)).cpu().double().sort().values
 
     def __repr__(self):
-        fitted = "not fitted" if self.low is None else f"natural: {self.low:.4g} < {self.score.__name__} < {self.high:.4g}"
+        fitted = ("not fitted" if self.low is None
+                  else f"natural: {self.low:.4g} < {self.score.__name__} < {self.high:.4g}")
         return f"EnergyDetector(sides={self.sides!r}, {fitted})"
 
 
 def detection_rates(natural, attacked):
-    """Detection rate (TPR), false-positive rate and G-mean of an answer: booleans (N,), (M,), called attacked or not."""
+    """Detection rate (TPR), false-positive rate and G-mean of an answer: booleans (N,), (M,), called attacked or
+    not."""
     fpr, tpr = (answer.cpu().double().mean().item() for answer in (natural, attacked))
     return {"DR": tpr, "FPR": fpr, "G-mean": (tpr * (1 - fpr)) ** 0.5}
 
@@ -104,9 +110,11 @@ def cross_fitted(natural, attacked, **settings):
 def _checked(kind, logits):
     """Logits (B, K), or a sentence on why they are none."""
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        raise ValueError(f"the detector takes logits of shape (B, K); the {kind} ones have shape {tuple(getattr(logits, 'shape', ()))}")
+        raise ValueError(f"the detector takes logits of shape (B, K); the {kind} ones have shape "
+                         f"{tuple(getattr(logits, 'shape', ()))}")
     if not len(logits):
-        raise ValueError(f"there are no {kind} images; a detector needs natural and attacked ones. Make the split larger.")
+        raise ValueError(f"there are no {kind} images; a detector needs natural and attacked ones. Make the split "
+                         "larger.")
     if not torch.isfinite(logits).all():
         raise ValueError(f"the {kind} logits hold NaN or infinite values. Find where they arise before the call.")
     check_logits(logits)

@@ -15,9 +15,10 @@ TARGETS = 9   # wrong classes that the targeted attack tries, the likeliest firs
 
 
 @arguments
-def autoattack(model, x, y, *, norm: Norm = "linf", eps: Positive, steps: Count = 100, queries: Count = 5000, generator=None,
-               batch: Count = 100, progress: bool = False):
-    """Which images no attack of the ensemble breaks: {"clean", "APGD-CE", "APGD-T", "Square": booleans (N,)}, in this order.
+def autoattack(model, x, y, *, norm: Norm = "linf", eps: Positive, steps: Count = 100, queries: Count = 5000,
+               generator=None, batch: Count = 100, progress: bool = False):
+    """Which images no attack of the ensemble breaks: {"clean", "APGD-CE", "APGD-T", "Square": booleans (N,)}, in this
+    order.
 
     Each attack meets only what those before it left, and its entry tells which images are right after all of these.
     Where gradients are masked, APGD leaves many images that Square breaks, as it uses none.
@@ -37,22 +38,26 @@ def autoattack(model, x, y, *, norm: Norm = "linf", eps: Positive, steps: Count 
     check_eval_mode(model)
     height, width = x.shape[2:]
     if norm == "l2" and (height != width or height < 5 or height // (height // 5) != 5):
-        raise ValueError(f"Square in l2 begins with 5 x 5 tiles, which do not fit images of {height} x {width} pixels. Resize them, say to 32 x 32.")
+        raise ValueError(f"Square in l2 begins with 5 x 5 tiles, which do not fit images of {height} x {width} pixels. "
+                         "Resize them, say to 32 x 32.")
     seeds = rng.seeds(generator, len(x), x.device)
     right = logits_of(model, x, batch=batch).argmax(1) == y
     survivors = {"clean": right}
-    for name, attack, settings in (("APGD-CE", external.apgd, {"steps": steps}), ("APGD-T", _targeted, {"steps": steps}),
+    for name, attack, settings in (("APGD-CE", external.apgd, {"steps": steps}),
+                                   ("APGD-T", _targeted, {"steps": steps}),
                                    ("Square", _square, {"queries": queries, "shared": seeds[0].item()})):
         left, right = right.nonzero()[:, 0], right.clone()
         if len(left):
-            reached = batched(attack, model, x[left], y[left], norm=norm, eps=eps, generator=seeds[left], batch=batch, progress=progress, **settings)
+            reached = batched(attack, model, x[left], y[left], norm=norm, eps=eps, generator=seeds[left], batch=batch,
+                              progress=progress, **settings)
             right[left] = logits_of(model, reached, batch=batch).argmax(1) == y[left]
         survivors[name] = right
     return survivors
 
 
 class _APGDT(torchattacks.APGD):
-    """Auto-PGD on the targeted DLR loss, (f_t - f_y) / (f_1st - (f_3rd + f_4th) / 2), with the targets t (B,) in `towards`.
+    """Auto-PGD on the targeted DLR loss, (f_t - f_y) / (f_1st - (f_3rd + f_4th) / 2), with the targets t (B,) in
+    `towards`.
 
     torchattacks' own APGDT takes the step size of the first image for all of an l2 batch.
     """

@@ -57,7 +57,8 @@ def accuracy(model, x, y, *, batch=500):
 
 @arguments
 def robust_accuracy(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: Count,
-                    random_start: bool = False, generator=None, batch: Count = 100, progress: bool = False, each: bool = False):
+                    random_start: bool = False, generator=None, batch: Count = 100, progress: bool = False,
+                    each: bool = False):
     """Share of images that are classified right at every iterate of PGD, the clean image included.
 
     each   return which images are, booleans (N,), instead.
@@ -83,8 +84,10 @@ def robust_accuracy(model, x, y, *, norm: Norm, eps: Positive, step_size: Positi
 
     with tqdm(total=len(x), desc="robust accuracy", unit="image", disable=not progress) as bar:
         while len(waiting) or len(active):
-            new, waiting = waiting.split([min(batch - len(active), len(waiting)), max(0, len(waiting) + len(active) - batch)])
-            active, taken, z = torch.cat([active, new]), torch.cat([taken, torch.zeros_like(new)]), torch.cat([z, start[new]])
+            new, waiting = waiting.split([min(batch - len(active), len(waiting)),
+                                          max(0, len(waiting) + len(active) - batch)])
+            active, z = torch.cat([active, new]), torch.cat([z, start[new]])
+            taken = torch.cat([taken, torch.zeros_like(new)])
             z = ascent.ascend(z, objective, step=step, project=ascent.ball(norm, x[active], eps), steps=1)
             right, last = logits.argmax(1) == y[active], taken == steps   # logits of the images before this step
             robust[active[right & last]] = True

@@ -11,7 +11,8 @@ TORCHATTACKS = {"linf": "Linf", "l2": "L2"}   # the norms as torchattacks names 
 
 
 class Draws(TorchFunctionMode):
-    """Within it, torch.rand and torch.randn of shape (B, C, H, W) draw numbers that belong to the images of these seeds.
+    """Within it, torch.rand and torch.randn of shape (B, C, H, W) draw numbers that belong to the images of these
+    seeds.
 
     Other shapes are what a batch's images share: their draws follow from the one seed `shared` alone.
     """
@@ -25,7 +26,9 @@ class Draws(TorchFunctionMode):
         if draw is None:
             return function(*args, **(kwargs or {}))
         shape, stream, self.drawn = args[0], self.drawn, self.drawn + 1
-        return draw(self.seeds, shape[1:], stream=stream) if len(shape) == 4 else draw(self.shared, shape, stream=stream)[0]
+        if len(shape) == 4:
+            return draw(self.seeds, shape[1:], stream=stream)
+        return draw(self.shared, shape, stream=stream)[0]
 
 
 @arguments
@@ -51,10 +54,13 @@ def apgd(model, x, y, *, norm: Norm = "linf", eps: Positive, steps: Count, gener
 
 @arguments
 def foolbox_pgd(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: Count):
-    """`pgd` without a random start by foolbox (Rauber et al. 2020), on the cross-entropy: the paper's own tool, to compare with."""
+    """`pgd` without a random start by foolbox (Rauber et al. 2020), on the cross-entropy: the paper's own tool, to
+    compare with."""
     import foolbox
 
     check_classifier(model, x, y)
-    kind = {"linf": foolbox.attacks.LinfProjectedGradientDescentAttack, "l2": foolbox.attacks.L2ProjectedGradientDescentAttack}[norm]
+    kind = {"linf": foolbox.attacks.LinfProjectedGradientDescentAttack,
+            "l2": foolbox.attacks.L2ProjectedGradientDescentAttack}[norm]
     attack = kind(abs_stepsize=step_size, steps=steps, random_start=False)
-    return attack.run(foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device), x, foolbox.criteria.Misclassification(y), epsilon=eps)
+    return attack.run(foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device), x,
+                      foolbox.criteria.Misclassification(y), epsilon=eps)

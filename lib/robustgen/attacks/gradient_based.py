@@ -59,20 +59,23 @@ def fgsm(model, x, y, *, eps: Positive):
 
 
 @arguments
-def energy_attack(model, x, y, *, eps: Positive, step_size: Positive | None = None, steps: Count = 1, random_start: bool = False, generator=None):
-    """The energy attack (JEAT eq. 18): climb the joint energy E(x, y) alone, so only lower the logit of y, in the max norm.
+def energy_attack(model, x, y, *, eps: Positive, step_size: Positive | None = None, steps: Count = 1,
+                  random_start: bool = False, generator=None):
+    """The energy attack (JEAT eq. 18): climb the joint energy E(x, y) alone, so only lower the logit of y, in the max
+    norm.
 
-    The default is eq. 18 as it stands, x + eps sign(grad E(x, y)), clamped to [0, 1]: one step as long as the ball is wide.
-    More steps need a smaller `step_size`. The other arguments and the result are those of `pgd`.
+    The default is eq. 18 as it stands, x + eps sign(grad E(x, y)), clamped to [0, 1]: one step as long as the ball is
+    wide. More steps need a smaller `step_size`. The other arguments and the result are those of `pgd`.
     """
     return pgd(model, x, y, norm="linf", eps=eps, step_size=eps if step_size is None else step_size, steps=steps,
                random_start=random_start, loss=joint_energy, generator=generator)
 
 
 @arguments
-def he_pgd(model, x, y, *, norm: Norm = "linf", eps: Positive = 8 / 255, step_size: Positive = 1 / 255, steps: Count = 40,
-           lam: NonNegative = 1.2, random_start: bool = True, generator=None):
-    """High-energy PGD (Beadini & Masi 2023): cross the decision boundary without the drop in energy that gives PGD away.
+def he_pgd(model, x, y, *, norm: Norm = "linf", eps: Positive = 8 / 255, step_size: Positive = 1 / 255,
+           steps: Count = 40, lam: NonNegative = 1.2, random_start: bool = True, generator=None):
+    """High-energy PGD (Beadini & Masi 2023): cross the decision boundary without the drop in energy that gives PGD
+    away.
 
     Climbs cross-entropy + lam E(x) (eqs. 10, 11); defaults are the paper's. As the cross-entropy is E(x, y) - E(x),
     that is E(x, y) + (lam - 1) E(x): 0 is plain PGD, at 1 the marginal energy drops out and the attack only lowers
@@ -87,11 +90,13 @@ def he_pgd(model, x, y, *, norm: Norm = "linf", eps: Positive = 8 / 255, step_si
         w = odds.detach().sigmoid()
         share = w / (w + lam) if lam else 1.0
         return share * odds + (1 - share) * marginal_energy(logits)
-    return pgd(model, x, y, norm=norm, eps=eps, step_size=step_size, steps=steps, random_start=random_start, loss=loss, generator=generator)
+    return pgd(model, x, y, norm=norm, eps=eps, step_size=step_size, steps=steps, random_start=random_start, loss=loss,
+               generator=generator)
 
 
 @arguments
-def balancing_lam(model, x, y, *, high: Positive = 2.5, tolerance: Positive = 0.05, batch: Count = 100, generator=None, progress: bool = False, **settings):
+def balancing_lam(model, x, y, *, high: Positive = 2.5, tolerance: Positive = 0.05, batch: Count = 100, generator=None,
+                  progress: bool = False, **settings):
     """The lam at which HE-PGD's mean energy is that of the natural images, by bisection on [0, high].
 
     Returns (lam, gap): the gap is mean E(attacked) - mean E(natural), in standard deviations of E(natural), and at
@@ -102,7 +107,8 @@ def balancing_lam(model, x, y, *, high: Positive = 2.5, tolerance: Positive = 0.
     Raises ValueError if even `high` leaves the attacked images lower, or if there are fewer than two images.
     """
     if len(x) < 2:
-        raise ValueError(f"balancing needs the spread of at least two images' energies, got {len(x)}. Make the split larger.")
+        raise ValueError(f"balancing needs the spread of at least two images' energies, got {len(x)}. Make the split "
+                         "larger.")
     seeds = rng.seeds(generator, len(x), x.device)
     natural = marginal_energy(logits_of(model, x))
 
@@ -121,5 +127,7 @@ def balancing_lam(model, x, y, *, high: Positive = 2.5, tolerance: Positive = 0.
             return lam, found
         low, high = (lam, high) if found < 0 else (low, lam)
     if high == bound:
-        raise ValueError(f"at lam = {low:.4g} the attacked images' energy is still {-found:.2f} standard deviations below the natural ones'; raise 'high'")
-    raise ValueError(f"the energy jumps past the natural images' at lam = {high:.4g}; use more images, or raise 'tolerance'")
+        raise ValueError(f"at lam = {low:.4g} the attacked images' energy is still {-found:.2f} standard deviations "
+                         "below the natural ones'; raise 'high'")
+    raise ValueError(f"the energy jumps past the natural images' at lam = {high:.4g}; use more images, or raise "
+                     "'tolerance'")

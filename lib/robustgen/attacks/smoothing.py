@@ -1,4 +1,5 @@
-"""A classifier that first noises or denoises its images, under attacks that know it or do not (classification-denoising paper, section 5.1).
+"""A classifier that first noises or denoises its images, under attacks that know it or do not (classification-denoising
+paper, section 5.1).
 
 sigma is in 0-255 units, as in `scores`; images and eps are in units of [0, 1].
 """
@@ -32,7 +33,8 @@ def defended(model, defence: Defence, sigma: NonNegative, *, seeds=None, draws: 
         return model
     if defence == "denoised":
         scores.check_denoiser(model)
-        return lambda x: model(scores.denoise_unchecked(model, x, torch.full((len(x),), sigma, dtype=x.dtype, device=x.device)))
+        return lambda x: model(scores.denoise_unchecked(model, x,
+                                                        torch.full((len(x),), sigma, dtype=x.dtype, device=x.device)))
     if seeds is None:
         raise ValueError("a noised classifier needs 'seeds', one for each image, such as rng.seeds(0, len(x))")
     call = itertools.count()
@@ -46,13 +48,15 @@ def defended(model, defence: Defence, sigma: NonNegative, *, seeds=None, draws: 
 
 
 @arguments
-def withstood(model, x, y, *, defence: Defence, sigmas: Levels, epsilons: Levels, norm: Norm, steps: Count, draws: Count = 1,
-              generator=None, batch: Count = 100, progress: bool = False):
-    """Which images are classified right, over noise level x attack strength: booleans (len(sigmas), len(epsilons), N), twice.
+def withstood(model, x, y, *, defence: Defence, sigmas: Levels, epsilons: Levels, norm: Norm, steps: Count,
+              draws: Count = 1, generator=None, batch: Count = 100, progress: bool = False):
+    """Which images are classified right, over noise level x attack strength: booleans (len(sigmas), len(epsilons), N),
+    twice.
 
-    The first is under attacks made for the bare model, as in the paper's Figure 4. The second is under attacks that know
-    of the defence: they go through it, and may also be the former, so an image counts only if it is right after either.
-    Attacks are PGD with steps of 2.5 eps / `steps`, of which the last iterate counts; noised images are judged by one draw.
+    The first is under attacks made for the bare model, as in the paper's Figure 4. The second is under attacks that
+    know of the defence: they go through it, and may also be the former, so an image counts only if it is right after
+    either. Attacks are PGD with steps of 2.5 eps / `steps`, of which the last iterate counts; noised images are judged
+    by one draw.
     draws   of the noise at each step of an attack through it.
 
     Raises ValueError for a model without a denoiser that is to denoise.

@@ -22,7 +22,8 @@ def gradient_and_values(net, function, x):
     def total(x):
         # Inside the transform captured buffers may not change, so copies do.
         buffers = {name: buffer.clone() for name, buffer in tracked.items()}
-        values, extra = function(lambda *args: torch.func.functional_call(net, buffers, args) if buffers else net(*args), x)
+        values, extra = function(lambda *args: torch.func.functional_call(net, buffers, args) if buffers
+                                 else net(*args), x)
         return values.sum(), (values, extra, buffers)
 
     gradient, (values, extra, buffers) = torch.func.grad(total, has_aux=True)(x)

@@ -1,4 +1,5 @@
-"""Langevin dynamics on a classifier's energies: the sampler, where its chains start, and where they rest between steps."""
+"""Langevin dynamics on a classifier's energies: the sampler, where its chains start, and where they rest between
+steps."""
 
 import torch
 
@@ -26,23 +27,27 @@ def uniform_start(images):
 
 
 def class_gaussian_start(images):
-    """A sampler (seeds (n,), labels (n,)) -> (n, C, H, W) of N(mean, covariance) of a class of `images` (JEM++; JEAT, eq. 4).
+    """A sampler (seeds (n,), labels (n,)) -> (n, C, H, W) of N(mean, covariance) of a class of `images` (JEM++; JEAT,
+    eq. 4).
 
-    Without labels each chain draws its class, all equally likely. A draw is mean + sum_i g_i (x_i - mean) / sqrt(n - 1) over
-    the class's images with standard normal g: it has their very covariance, of which no matrix is built, and leaves [0, 1].
+    Without labels each chain draws its class, all equally likely. A draw is mean + sum_i g_i (x_i - mean) / sqrt(n - 1)
+    over the class's images with standard normal g: it has their very covariance, of which no matrix is built, and
+    leaves [0, 1].
 
     Raises ValueError for a class with fewer than two images.
     """
     members = [images.x[images.y == label] for label in range(len(images.classes))]
     for name, own in zip(images.classes, members):
         if len(own) < 2:
-            raise ValueError(f"class {name!r} has {len(own)} training images, and its mean and covariance need 2; take more images, or start 'uniform'")
+            raise ValueError(f"class {name!r} has {len(own)} training images, and its mean and covariance need 2; take "
+                             "more images, or start 'uniform'")
 
     def sample(seeds, labels=None):
         if labels is None:
             labels = (rng.uniform(seeds, (), stream=1) * len(members)).long()
         elif labels.shape != seeds.shape or not ((labels >= 0) & (labels < len(members))).all():
-            raise ValueError(f"labels must be one of the {len(members)} classes for each of {len(seeds)} chains, from 0; got {tuple(labels.shape)}")
+            raise ValueError(f"labels must be one of the {len(members)} classes for each of {len(seeds)} chains, from "
+                             f"0; got {tuple(labels.shape)}")
         out = torch.empty(len(seeds), *images.x.shape[1:], device=images.x.device)
         for number, own in enumerate(members):
             chosen = (labels == number).nonzero()[:, 0]

@@ -45,7 +45,8 @@ def fold(seed, *numbers):
     for number in numbers:
         offset = GOLDEN * (number + 1)
         if isinstance(number, int):
-            offset = (offset + 2**63) % 2**64 - 2**63   # as a tensor's product would wrap; no tensor is made of it, which a GPU would wait for
+            # as a tensor's product would wrap; no tensor is made of it, which a GPU would wait for
+            offset = (offset + 2**63) % 2**64 - 2**63
         seed = _mix(seed + offset)
     return seed
 

@@ -26,7 +26,8 @@ def crop(x, seeds, margin):
 def window(x, seeds, height, width):
     """Cut a window of `height` x `width` pixels out of each image at random."""
     draw = rng.uniform(seeds, (2,))
-    rows, columns = ((draw[:, i, None] * (x.shape[2 + i] - size + 1)).long() + torch.arange(size, device=x.device) for i, size in enumerate((height, width)))
+    rows, columns = ((draw[:, i, None] * (x.shape[2 + i] - size + 1)).long() + torch.arange(size, device=x.device)
+                     for i, size in enumerate((height, width)))
     images = torch.arange(len(x), device=x.device).view(-1, 1, 1)
     last = x.permute(0, 2, 3, 1)   # whole pixels are picked: channels last
     return last[images, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
@@ -36,13 +37,15 @@ def resized_crop(x, seeds, side, scale=(0.08, 1), ratio=(3 / 4, 4 / 3), tries=10
     """Cut a box out of each square image at random and resize it to `side` x `side` pixels (Szegedy et al. 2015).
 
     x             (B, C, S, S) floats.
-    scale, ratio  ranges of the box's area, as a share of the image's, and of its width by its height; torchvision's defaults.
+    scale, ratio  ranges of the box's area, as a share of the image's, and of its width by its height; torchvision's
+                  defaults.
 
     The first box of `tries` that fits is taken, else the whole image, as in torchvision. Resampling is bilinear without
     a filter: meant for images not much larger than `side`.
     """
     draw = rng.uniform(seeds, (tries, 4)).to(x.dtype)
-    area, stretch = scale[0] + (scale[1] - scale[0]) * draw[..., 0], (math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * draw[..., 1]).exp()
+    area, stretch = scale[0] + (scale[1] - scale[0]) * draw[..., 0], (math.log(ratio[0]) + math.log(ratio[1] / ratio[0])
+                                                                      * draw[..., 1]).exp()
     size = torch.stack([(area * stretch).sqrt(), (area / stretch).sqrt()], 2)   # width, height as shares: (B, tries, 2)
     fits = (size <= 1).all(2)
     first = fits.to(torch.int8).argmax(1)
@@ -66,13 +69,15 @@ def mix(x, seeds):
     """
     n, _, height, width = x.shape
     if n % 2:
-        raise ValueError(f"mixing pairs up images, and {n} is odd; choose a batch that is a multiple of 2 on each process")
+        raise ValueError(f"mixing pairs up images, and {n} is odd; choose a batch that is a multiple of 2 on each "
+                         "process")
     share, cut, row, column = rng.uniform(seeds, (4,)).to(x.dtype).T
     partners = torch.arange(n, device=x.device) ^ 1
     half = 0.5 * (1 - share).sqrt()   # CutMix: a box of area 1 - share around (row, column), cut off at the border
 
     def inside(size, centre):
-        at, middle, reach = torch.arange(size, device=x.device), (centre * size).floor()[:, None], (half * size).floor()[:, None]
+        at = torch.arange(size, device=x.device)
+        middle, reach = (centre * size).floor()[:, None], (half * size).floor()[:, None]
         return (at >= middle - reach) & (at < middle + reach)
 
     box = (inside(height, row)[:, :, None] & inside(width, column)[:, None]).to(x.dtype)

@@ -1,4 +1,5 @@
-"""CIFAR-100 (Krizhevsky 2009): 50000 + 10000 images of 100 classes, 3 x 32 x 32, from its archive outside the repository.
+"""CIFAR-100 (Krizhevsky 2009): 50000 + 10000 images of 100 classes, 3 x 32 x 32, from its archive outside the
+repository.
 
 The archive is looked for in the folder named by ROBUSTGEN_DATA, then in the user's cache, to which the official one is
 downloaded where both lack it.
@@ -12,11 +13,16 @@ from ..utils import download, paths
 
 ARCHIVE = "cifar-100-binary.tar.gz"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"   # and its MD5
-CLASSES = tuple("apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar cattle "
-                "chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house "
-                "kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid "
-                "otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew "
-                "skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout "
+CLASSES = tuple("apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly "
+                "camel can castle caterpillar cattle "
+                "chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish "
+                "forest fox girl hamster house "
+                "kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain "
+                "mouse mushroom oak_tree orange orchid "
+                "otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray "
+                "road rocket rose sea seal shark shrew "
+                "skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone "
+                "television tiger tractor train trout "
                 "tulip turtle wardrobe whale willow_tree wolf woman worm".split())
 CHECKSUM = ("md5", "03b5dce01913d631647c71ecec9e9cb8")
 
@@ -39,8 +45,10 @@ def _find():
         try:
             download.fetch(URL, path, CHECKSUM)
         except Exception as error:   # whatever goes wrong, the remedy is the same
-            raise FileNotFoundError(f"cifar100 is missing, and could not be downloaded ({error or type(error).__name__}); "
+            raise FileNotFoundError("cifar100 is missing, and could not be downloaded "
+                                    f"({error or type(error).__name__}); "
                                     f"put {ARCHIVE} in the folder named by ROBUSTGEN_DATA") from error
     if not download.whole(path, *CHECKSUM):
-        raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have that of {URL}")
+        raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have that of "
+                      f"{URL}")
     return path

@@ -1,7 +1,8 @@
 """Datasets as resident uint8 tensors, and how their files are fetched and checked.
 
 A dataset is a folder of `data/` whose files have known MD5 sums. Sources are tried in order (`sources`).
-What one brings is checked; then it appears all at once. Imagenette, ImageNet and CIFAR-100 live outside the repository (`imagenette`, `imagenet`, `cifar100`).
+What one brings is checked; then it appears all at once. Imagenette, ImageNet and CIFAR-100 live outside the repository
+(`imagenette`, `imagenet`, `cifar100`).
 """
 
 import json
@@ -27,7 +28,8 @@ CLASSES = {
     "shapes": ("disc", "ring", "bar", "square", "triangle", "cross", "star", "crescent", "dumbbell", "tee"),
 }
 MAPPED = {"imagenet": imagenet.SIDE, "imagenet64": 64}   # the squares' side in pixels
-SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "shapes": (3, 32, 32), "imagenette": (3, imagenette.SIDE, imagenette.SIDE),
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "shapes": (3, 32, 32),
+          "imagenette": (3, imagenette.SIDE, imagenette.SIDE),
           **{name: (3, side, side) for name, side in MAPPED.items()}}
 
 
@@ -96,7 +98,8 @@ def load_data(name, split, n=None, seed=0):
     known("dataset", name, (*READERS, *MAPPED, "mnist-distractor"))
     known("split", split, ("train", "test"))
     files = name.removesuffix("-distractor")
-    x, y, classes = imagenet.read_imagenet(split, MAPPED[name]) if name in MAPPED else (*READERS[files](split), CLASSES[files])
+    x, y, classes = (imagenet.read_imagenet(split, MAPPED[name]) if name in MAPPED
+                     else (*READERS[files](split), CLASSES[files]))
     if name in MAPPED and n is None:
         return Mapped(x, torch.from_numpy(y), classes)
     chosen = torch.arange(len(x))
@@ -138,11 +141,13 @@ def _read_shapes(split):
     return read_shapes(split)
 
 
-READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10, "cifar100": cifar100.read_cifar100, "imagenette": imagenette.read_imagenette, "shapes": _read_shapes}
+READERS = {"mnist": _read_mnist, "cifar10": _read_cifar10, "cifar100": cifar100.read_cifar100,
+           "imagenette": imagenette.read_imagenette, "shapes": _read_shapes}
 
 
 def fit_images(images, shape):
-    """Images as those of another dataset, `shape` (C, H, W): larger ones averaged down, smaller ones amid black, grey ones in every channel.
+    """Images as those of another dataset, `shape` (C, H, W): larger ones averaged down, smaller ones amid black, grey
+    ones in every channel.
 
     Raises ValueError for images larger along one side and smaller along the other, or of other colours.
     """
@@ -151,7 +156,8 @@ def fit_images(images, shape):
     channels, height, width = shape
     own = images.x.shape[1:]
     if own[0] not in (1, channels) or (own[1] < height) != (own[2] < width):
-        raise ValueError(f"images of shape {tuple(own)} cannot be fitted to {tuple(shape)}; crop them or choose another dataset")
+        raise ValueError(f"images of shape {tuple(own)} cannot be fitted to {tuple(shape)}; crop them or choose "
+                         "another dataset")
     x = images.x.expand(-1, channels, -1, -1)
     if x.shape[2] >= height and x.shape[3] >= width:
         x = adaptive_avg_pool2d(x.float(), (height, width)).round().byte()
@@ -164,9 +170,11 @@ def fit_images(images, shape):
 def main():
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python -m robustgen.data", description="Fetch the datasets into data/ and check them.")
+    parser = argparse.ArgumentParser(prog="python -m robustgen.data", description="Fetch the datasets into data/ and "
+                                                                                  "check them.")
     parser.add_argument("names", nargs="*", default=list(CHECKSUMS), help=f"of: {', '.join(CHECKSUMS)} (default: all)")
-    parser.add_argument("--check", metavar="FILE", help="fetch nothing: check what is there and write the files' MD5 sums to FILE")
+    parser.add_argument("--check", metavar="FILE", help="fetch nothing: check what is there and write the files' MD5 "
+                                                        "sums to FILE")
     args = parser.parse_args()
     try:
         if not args.check:

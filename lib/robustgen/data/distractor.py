@@ -1,10 +1,12 @@
-"""MNIST with a distractor: images of 56 x 28 with a digit in one half and the letter A in the other (off-manifold paper, B.9)."""
+"""MNIST with a distractor: images of 56 x 28 with a digit in one half and the letter A in the other (off-manifold
+paper, B.9)."""
 
 import numpy as np
 
 from ..core import rng
 
-STROKES = (((4, 24), (14, 3)), ((24, 24), (14, 3)), ((8, 17), (20, 17)))   # of the letter A, (column, row) to (column, row)
+# of the letter A, (column, row) to (column, row)
+STROKES = (((4, 24), (14, 3)), ((24, 24), (14, 3)), ((8, 17), (20, 17)))
 
 
 def letter():

@@ -1,10 +1,12 @@
-"""ImageNet (ILSVRC 2012) as squares of 256 pixels, or another side, packed once into one file a split that is mapped, not loaded.
+"""ImageNet (ILSVRC 2012) as squares of 256 pixels, or another side, packed once into one file a split that is mapped,
+not loaded.
 
-    python -m robustgen.imagenet FOLDER               # FOLDER/{train,val}/<wnid>/*.JPEG, as unpacked for torchvision's ImageFolder
+    python -m robustgen.imagenet FOLDER               # FOLDER/{train,val}/<wnid>/*.JPEG, as unpacked for torchvision's
+                                                      ImageFolder
     python -m robustgen.imagenet FOLDER --side 64     # ImageNet-64 of the off-manifold paper
 
-1,281,167 + 50,000 photographs are 252 + 10 GB, 15.7 + 0.6 GB with a side of 64. They go into the folder named by ROBUSTGEN_DATA,
-else into the user's cache.
+1,281,167 + 50,000 photographs are 252 + 10 GB, 15.7 + 0.6 GB with a side of 64. They go into the folder named by
+ROBUSTGEN_DATA, else into the user's cache.
 """
 
 import os
@@ -14,12 +16,14 @@ import numpy as np
 
 from ..utils import download, paths
 
-SIDE = 256   # pixels of the square where nothing else is asked for: the centre of an image whose shorter side is resized to it
+# pixels of the square where nothing else is asked for: the centre of an image whose shorter side is resized to it
+SIDE = 256
 SPLITS = {"train": "train", "test": "val"}   # in the folders, the held-out images are called val
 
 
 def read_imagenet(split, side=SIDE):
-    """The packed images of a split, "train" or "test": a memory map uint8 (N, 3, side, side), labels int64 (N,), the classes' names.
+    """The packed images of a split, "train" or "test": a memory map uint8 (N, 3, side, side), labels int64 (N,), the
+    classes' names.
 
     Raises FileNotFoundError, naming the command that packs them, where they are missing.
     """
@@ -27,7 +31,8 @@ def read_imagenet(split, side=SIDE):
         x, y, names = packed_files(folder, split, side)
         if x.is_file() and y.is_file() and names.is_file():
             return np.load(x, mmap_mode="r"), np.load(y), tuple(names.read_text().split())
-    raise FileNotFoundError("imagenet is not packed; ask image-net.org for ILSVRC2012, unpack it into FOLDER/train/<wnid>/ and FOLDER/val/<wnid>/, "
+    raise FileNotFoundError("imagenet is not packed; ask image-net.org for ILSVRC2012, unpack it into "
+                            "FOLDER/train/<wnid>/ and FOLDER/val/<wnid>/, "
                             f"and run: python -m robustgen.imagenet FOLDER{'' if side == SIDE else f' --side {side}'}")
 
 
@@ -37,7 +42,8 @@ def packed_files(folder, split, side=SIDE):
 
 
 def pack_imagenet(source, target, split, side=SIDE):
-    """Write the packed files of a split, squares of `side` pixels, into the folder `target`. Classes are the folders' names (wnids) in order.
+    """Write the packed files of a split, squares of `side` pixels, into the folder `target`. Classes are the folders'
+    names (wnids) in order.
 
     Raises OSError for a source without class folders, or an image that cannot be read.
     """
@@ -47,7 +53,8 @@ def pack_imagenet(source, target, split, side=SIDE):
 
     folder = Path(source) / SPLITS[split]
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-    found = [(path, y) for y, name in enumerate(names) for path in sorted((folder / name).iterdir()) if path.suffix.lower() in (".jpeg", ".jpg", ".png")]
+    found = [(path, y) for y, name in enumerate(names) for path in sorted((folder / name).iterdir())
+             if path.suffix.lower() in (".jpeg", ".jpg", ".png")]
     if not found:
         raise FileNotFoundError(f"{folder} has no images in class folders; unpack ILSVRC2012 there as <wnid>/*.JPEG")
     at_x, at_y, at_names = packed_files(target, split, side)
@@ -67,10 +74,11 @@ def pack_imagenet(source, target, split, side=SIDE):
 
 
 def resized_square(path, side=SIDE):
-    """An image file as uint8 (3, side, side): shorter side resized to `side`, then the centre. OSError names a file that cannot be read.
+    """An image file as uint8 (3, side, side): shorter side resized to `side`, then the centre. OSError names a file
+    that cannot be read.
 
-    256 pixels are made with a bilinear filter, other sides with a box filter, as in the downsampled ImageNet of Chrabaszcz et al. 2017;
-    they squeeze the whole image into the square.
+    256 pixels are made with a bilinear filter, other sides with a box filter, as in the downsampled ImageNet of
+    Chrabaszcz et al. 2017; they squeeze the whole image into the square.
     """
     from PIL import Image, ImageOps
 
@@ -85,7 +93,8 @@ def resized_square(path, side=SIDE):
 def main():
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python -m robustgen.imagenet", description="Pack ImageNet into one file of squares a split.")
+    parser = argparse.ArgumentParser(prog="python -m robustgen.imagenet", description="Pack ImageNet into one file of "
+                                                                                      "squares a split.")
     parser.add_argument("folder", help="has train/<wnid>/*.JPEG and val/<wnid>/*.JPEG")
     parser.add_argument("--side", type=int, default=SIDE, help="of the squares, in pixels (default: %(default)s)")
     given = parser.parse_args()

@@ -1,4 +1,5 @@
-"""Imagenette at 160 px (fast.ai): photographs of ten ImageNet classes, 9469 + 3925, of variable size with shorter side 160.
+"""Imagenette at 160 px (fast.ai): photographs of ten ImageNet classes, 9469 + 3925, of variable size with shorter side
+160.
 
 They stay in their archives, outside the repository. Nothing is unpacked on disk: an index of the archive says where
 each photograph is, and only those asked for are decoded. Archives are looked for in the folder named by ROBUSTGEN_DATA,
@@ -14,8 +15,9 @@ from ..utils import download, paths
 
 SIDE = 150   # pixels of the square cut from an image's centre (Beadini & Masi 2023)
 CLASSES = {
-    "n01440764": "tench", "n02102040": "English springer", "n02979186": "cassette player", "n03000684": "chain saw", "n03028079": "church",
-    "n03394916": "French horn", "n03417042": "garbage truck", "n03425413": "gas pump", "n03445777": "golf ball", "n03888257": "parachute",
+    "n01440764": "tench", "n02102040": "English springer", "n02979186": "cassette player", "n03000684": "chain saw",
+    "n03028079": "church", "n03394916": "French horn", "n03417042": "garbage truck", "n03425413": "gas pump",
+    "n03445777": "golf ball", "n03888257": "parachute",
 }
 ARCHIVE = "imagenette2-160.tgz"
 URL = f"https://s3.amazonaws.com/fast-ai-imageclas/{ARCHIVE}"   # and its MD5: from torchvision.datasets.Imagenette
@@ -32,9 +34,11 @@ FORMS = {   # the archives that hold a split: fast.ai's, or uncompressed ones
 
 
 def read_imagenette(split):
-    """The images and labels of a split, "train" or "test" (which the archives call val), in order of class and file name.
+    """The images and labels of a split, "train" or "test" (which the archives call val), in order of class and file
+    name.
 
-    Returns Photos and int64 (N,). Raises OSError, naming the remedy, where archives are damaged, or missing and not to be had.
+    Returns Photos and int64 (N,). Raises OSError, naming the remedy, where archives are damaged, or missing and not to
+    be had.
     """
     part = {"train": "train", "test": "val"}[split]
     found = []
@@ -68,14 +72,16 @@ class Photos:
         with tqdm(total=len(x), desc="decoding imagenette", delay=1) as bar:
             for path, members in rows.items():
                 with tarfile.open(path) as archive:
-                    for row, member in sorted(members, key=lambda entry: entry[1].offset):   # a compressed archive can only be read forwards
+                    # a compressed archive can only be read forwards
+                    for row, member in sorted(members, key=lambda entry: entry[1].offset):
                         x[row] = centre_square(archive.extractfile(member)).transpose(2, 0, 1)
                         bar.update()
         return x
 
 
 def centre_square(file):
-    """The centre of an image file, as uint8 (150, 150, 3); where a side is below 150, the image is enlarged until it is 150."""
+    """The centre of an image file, as uint8 (150, 150, 3); where a side is below 150, the image is enlarged until it is
+    150."""
     from PIL import Image, ImageOps
 
     image = Image.open(file).convert("RGB")
@@ -86,19 +92,22 @@ def centre_square(file):
 
 
 def imagenette_archives(split):
-    """Paths of the archives that hold a split, each with the right checksum; downloads fast.ai's where there are none."""
+    """Paths of the archives that hold a split, each with the right checksum; downloads fast.ai's where there are
+    none."""
     for folder in download.folders():
         for form in FORMS[split]:
             found = [folder / name for name in form]
             if all(path.is_file() for path in found):
                 for path in found:
                     if not download.whole(path, *CHECKSUMS[path.name]):
-                        raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have {ARCHIVE} downloaded")
+                        raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it "
+                                      f"to have {ARCHIVE} downloaded")
                 return found
     path = paths.cache_folder() / ARCHIVE
     try:
         download.fetch(URL, path, CHECKSUMS[ARCHIVE])
     except Exception as error:   # whatever goes wrong, the remedy is the same
-        raise FileNotFoundError(f"imagenette is missing, and could not be downloaded ({error or type(error).__name__}); put {ARCHIVE} "
+        raise FileNotFoundError("imagenette is missing, and could not be downloaded "
+                                f"({error or type(error).__name__}); put {ARCHIVE} "
                                 "or the three imagenette-160-*.tar in the folder named by ROBUSTGEN_DATA") from error
     return [path]

@@ -1,8 +1,9 @@
 """Shapes: a dataset whose truth is known. A differentiable renderer of ten lit shapes over textured backgrounds.
 
-An image is a smooth function of its class and of twelve latent factors, uniform in [0, 1]. The first ones place and light the
-shape, the signal; the others paint the background and a coloured blob, the distractor. So the tangent space of the class's
-manifold is known at every image. Every draw of the factors is rendered in all ten classes: nothing but the silhouette tells the class.
+An image is a smooth function of its class and of twelve latent factors, uniform in [0, 1]. The first ones place and
+light the shape, the signal; the others paint the background and a coloured blob, the distractor. So the tangent space
+of the class's manifold is known at every image. Every draw of the factors is rendered in all ten classes: nothing but
+the silhouette tells the class.
 """
 
 import functools
@@ -24,8 +25,10 @@ EDGE = 0.7   # pixels over which an edge is smoothed
 
 
 def draw_factors(split, index):
-    """Factors (N, 12) in [0, 1], float64, and classes (N,) of the images at positions `index` (N,) of a split, "train" or "test"."""
-    return rng.uniform(rng.fold(index // CLASSES, 7, list(COUNTS).index(split)), (len(FACTORS),)).double(), index % CLASSES
+    """Factors (N, 12) in [0, 1], float64, and classes (N,) of the images at positions `index` (N,) of a split, "train"
+    or "test"."""
+    return rng.uniform(rng.fold(index // CLASSES, 7, list(COUNTS).index(split)),
+                       (len(FACTORS),)).double(), index % CLASSES
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,15 @@ def shape_tangents(z, y):
 
 
 def _layers(z, y):
-    """Background with the blob, lit colour of the shape, both (B, 3, 32, 32), and the shape's coverage (B, 1, 32, 32)."""
-    x0, y0, size, rotation, hue, light, background, phase, direction, bx, by, blob = (z[:, i, None, None] for i in range(len(FACTORS)))
+    """Background with the blob, lit colour of the shape, both (B, 3, 32, 32), and the shape's coverage (B, 1, 32,
+    32)."""
+    factors = (z[:, i, None, None] for i in range(len(FACTORS)))
+    x0, y0, size, rotation, hue, light, background, phase, direction, bx, by, blob = factors
     grid = torch.arange(SIDE, dtype=z.dtype, device=z.device) - (SIDE - 1) / 2
     down, across = torch.meshgrid(grid, grid, indexing="ij")
 
-    wave = torch.sin(across / 2.5 * torch.cos(direction * math.pi / 2) + down / 2.5 * torch.sin(direction * math.pi / 2) + 2 * math.pi * phase)
+    wave = torch.sin(across / 2.5 * torch.cos(direction * math.pi / 2) + down / 2.5 * torch.sin(direction * math.pi / 2)
+                     + 2 * math.pi * phase)
     image = (0.1 + 0.25 * _colour(background)) * (1 + 0.3 * wave)[:, None]
     spot = torch.exp(-((across - 22 * (bx - 0.5)) ** 2 + (down - 22 * (by - 0.5)) ** 2) / 12)[:, None]
     image = image + spot * (0.7 * _colour(blob) - image)
@@ -90,7 +96,8 @@ def _layers(z, y):
     outside = torch.stack(_silhouettes(u, v), 1).gather(1, y[:, None, None, None].expand(-1, 1, SIDE, SIDE))
     covered = torch.sigmoid(-outside * radius[:, None] / EDGE)
     turn = 2 * math.pi * light - angle   # the light does not turn with the shape
-    lit = (0.6 * (u * torch.cos(turn) + v * torch.sin(turn)) + 0.8) / (1 + u**2 + v**2).sqrt()   # Lambert's law on a dome of normals (u, v, 1)
+    # Lambert's law on a dome of normals (u, v, 1)
+    lit = (0.6 * (u * torch.cos(turn) + v * torch.sin(turn)) + 0.8) / (1 + u**2 + v**2).sqrt()
     return image, (0.3 + 0.7 * _colour(hue)) * (0.45 + 0.55 * torch.sigmoid(4 * (lit - 0.5)))[:, None], covered
 
 
@@ -100,7 +107,8 @@ def _colour(hue):
     return 0.5 + 0.45 * torch.cos(2 * math.pi * (hue[:, None] + third))
 
 
-# Silhouettes in the shape's own coordinates, about 1 in radius: (B, 32, 32) each, positive outside, near the distance to the edge.
+# Silhouettes in the shape's own coordinates, about 1 in radius: (B, 32, 32) each, positive outside, near the distance
+# to the edge.
 
 def _silhouettes(u, v):
     r = _length(u, v)

@@ -33,7 +33,8 @@ class Settings:
     grid_images: Annotated[int, Field(ge=2)]      # of attack strength x noise level
     grid_steps: Count
     grid_draws: Count        # of the noise, at each step of an attack through it
-    grid_sigmas: Annotated[list[NonNegative], Field(min_length=2)]   # of the noise, or of the denoiser, before the net; the first is 0, for none
+    # of the noise, or of the denoiser, before the net; the first is 0, for none
+    grid_sigmas: Annotated[list[NonNegative], Field(min_length=2)]
     grid_eps: Annotated[list[NonNegative], Field(min_length=2)]      # max norm
     ood: Annotated[list[Literal["mnist", "imagenette"]], Field(min_length=1)]   # the other datasets
     ood_images: Annotated[int, Field(ge=2)]
@@ -56,7 +57,9 @@ class Settings:
     risk_population: Count   # points that expectations are taken over
 
     def __post_init__(self):
-        within(self, "test_images", "psnr_images", "range_images", "shown", "check_images", "limit_images", "attack_images", "grid_images", "ood_images")
-        ordered(self, "sigmas", "range_sigmas", "eps_linf", "eps_l2", "grid_sigmas", "grid_eps", "ood_sigmas", "risk_sizes", falling=("limit_sigmas",))
+        within(self, "test_images", "psnr_images", "range_images", "shown", "check_images", "limit_images",
+               "attack_images", "grid_images", "ood_images")
+        ordered(self, "sigmas", "range_sigmas", "eps_linf", "eps_l2", "grid_sigmas", "grid_eps", "ood_sigmas",
+                "risk_sizes", falling=("limit_sigmas",))
         if self.grid_sigmas[0] != 0 or self.lowest > self.highest:
             raise ValueError("'grid_sigmas' should begin with 0, and 'lowest' not be above 'highest'")

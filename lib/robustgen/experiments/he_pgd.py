@@ -29,4 +29,5 @@ class Settings:
     robust_eps: Positive     # and of the robust one
     pictures: Count          # images of Figure 4
     mnist_images: Annotated[int, Field(ge=2)]
-    mnist_eps: Annotated[list[Positive], Field(min_length=1)]   # radii on digits, max norm; the lower middle one and the last are followed closely
+    # radii on digits, max norm; the lower middle one and the last are followed closely
+    mnist_eps: Annotated[list[Positive], Field(min_length=1)]

@@ -1,4 +1,5 @@
-"""Classifiers as generative models, in numbers: what the tables of the JEAT paper say of a net, for every net of a dataset."""
+"""Classifiers as generative models, in numbers: what the tables of the JEAT paper say of a net, for every net of a
+dataset."""
 
 import copy
 from dataclasses import dataclass
@@ -85,19 +86,22 @@ class Settings:
         within(self, "candidates", "neighbours")
         within(self, "train_images", "candidates")
         if self.images + self.real > 10000 or self.landscape_points % 2 == 0:
-            raise ValueError("'images' and 'real' are of 10000 test images together, and 'landscape_points' should be odd")
+            raise ValueError("'images' and 'real' are of 10000 test images together, and 'landscape_points' should be "
+                             "odd")
         for data in self.datasets:
             names = [net.name for net in data.nets]
             if len(set(names)) < len(names) or not {"standard", "adversarial", "PreJEAT", "JEAT"} <= set(names):
-                raise ValueError(f"the nets of {data.name!r} should have names of their own, standard, adversarial, PreJEAT and JEAT among them; got {names}")
+                raise ValueError(f"the nets of {data.name!r} should have names of their own, standard, adversarial, "
+                                 f"PreJEAT and JEAT among them; got {names}")
 
 
 class Judge:
     """Another classifier that looks at generated images: Frechet distances, scores and names are taken with its logits.
 
-    model   any net of images in [0, 1], not one of those that are judged; layer, the module whose output are its features.
-    real    held-out images (N, C, H, W): the reference of Frechet distances. They are of logits, as the bias of a Frechet
-            distance grows with the number of features and falls with that of images, which are few.
+    model   any net of images in [0, 1], not one of those that are judged; layer, the module whose output are its
+            features.
+    real    held-out images (N, C, H, W): the reference of Frechet distances. They are of logits, as the bias of a
+            Frechet distance grows with the number of features and falls with that of images, which are few.
     """
 
     def __init__(self, model, layer, real, *, batch=250):
@@ -112,10 +116,12 @@ class Judge:
         return tuple(torch.cat(parts).flatten(1) for parts in zip(*found))
 
     def grade(self, x, y):
-        """{"IS", "FD": Frechet distance to the reference, "named": share seen as class y} of images, and (N,) which are named right."""
+        """{"IS", "FD": Frechet distance to the reference, "named": share seen as class y} of images, and (N,) which are
+        named right."""
         logits = self(x)[1]
         right = logits.argmax(1) == y
-        return {"IS": inception_score(logits), "FD": frechet_distance(logits, self.reference), "named": right.float().mean().item()}, right
+        return {"IS": inception_score(logits), "FD": frechet_distance(logits, self.reference),
+                "named": right.float().mean().item()}, right
 
 
 @dataclass(frozen=True)
@@ -123,9 +129,9 @@ class Sampler:
     """How class-conditional images are drawn from every net alike.
 
     x0, y, seeds   where the chains begin, (N, C, H, W) in [0, 1], their classes and seeds.
-    stride         l2 length, in units of [0, 1], of a step down E(x, y) from a real image, root mean square: each net's step_size is
-                   this over `FisherScore.length`. The paper does not say how it set a step for nets of different scales of logits.
-                   Both energies have the same step_size, the paper's eta.
+    stride         l2 length, in units of [0, 1], of a step down E(x, y) from a real image, root mean square: each net's
+                   step_size is this over `FisherScore.length`. The paper does not say how it set a step for nets of
+                   different scales of logits. Both energies have the same step_size, the paper's eta.
     steps, noise   of `chains.langevin`.
     """
 
@@ -138,7 +144,8 @@ class Sampler:
 
     def __call__(self, model, length, energy="joint"):
         """Images (N, C, H, W), clamped to [0, 1]. `length`: of the net's gradients of E(x, y) at real images."""
-        return langevin(model, self.x0, self.y, energy=energy, steps=self.steps, step_size=self.stride / length, noise=self.noise,
+        return langevin(model, self.x0, self.y, energy=energy, steps=self.steps, step_size=self.stride / length,
+                        noise=self.noise,
                                  generator=self.seeds).clamp(0, 1)
 
 
@@ -146,14 +153,16 @@ class Sampler:
 def fisher_scores(model, x, y, *, draws: Count, sigma: Positive, generator=None):
     """The Fisher scores of a net at real images: a dict of numbers.
 
-    "explained" is the share of noise of standard deviation sigma that grad E(x, y) explains: like the quality of images, and
-    unlike JFS, it does not change with the scale of the logits. "length" is that of grad E(x, y), root mean square.
+    "explained" is the share of noise of standard deviation sigma that grad E(x, y) explains: like the quality of
+    images, and unlike JFS, it does not change with the scale of the logits. "length" is that of grad E(x, y), root mean
+    square.
     """
     joint = fisher.joint_fisher_score(model, x, y, draws=draws, generator=generator)
     marginal = fisher.marginal_fisher_score(model, x, draws=draws, generator=generator)
     noisy = fisher.joint_fisher_score(model, x, y, sigma=sigma, draws=draws, generator=generator)
-    return {"JFS": joint.mean, "JFS error": joint.standard_error, "JFS trace": joint.trace.mean().item(), "JFS trace error": joint.trace_error,
-            "MFS": marginal.mean, "MFS error": marginal.standard_error, "MFS trace": marginal.trace.mean().item(), "MFS trace error": marginal.trace_error,
+    return {"JFS": joint.mean, "JFS error": joint.standard_error, "JFS trace": joint.trace.mean().item(),
+            "JFS trace error": joint.trace_error, "MFS": marginal.mean, "MFS error": marginal.standard_error,
+            "MFS trace": marginal.trace.mean().item(), "MFS trace error": marginal.trace_error,
             "explained": noisy.explained, "length": joint.length}
 
 
@@ -173,14 +182,16 @@ class Study:
         self.test, self.real = held_out[:images], held_out[images:]
         self.train = load_data(settings.name, "train", start_images, seed=seed).to(device)
         self.classes = self.test.classes
-        self.judge = Judge(load_net(settings.judge, profile, device=device, **settings.judge_member), settings.judge_layer, self.real.unit)
+        self.judge = Judge(load_net(settings.judge, profile, device=device, **settings.judge_member),
+                           settings.judge_layer, self.real.unit)
         y = torch.arange(len(self.classes), device=device).repeat_interleave(per_class)
         chains = rng.seeds(seed, len(y), device)
         x0 = dynamics.class_gaussian_start(self.train)(chains, y).clamp(0, 1)
         self.sampler = Sampler(x0, y, chains, settings.stride, steps, noise)
 
     def members(self, net):
-        """The settings by which each repeat of a net is told from the others, {seed: member}; one alone where it has no repeats."""
+        """The settings by which each repeat of a net is told from the others, {seed: member}; one alone where it has no
+        repeats."""
         found = family_axes(net.run, self.profile)
         if "seed" not in found or "seed" in net.member:
             return {net.member.get("seed", 0): net.member}
@@ -195,20 +206,24 @@ class Study:
         return range(1, settings["epochs"]) if settings["snapshots"] else ()
 
     def robust(self, model, n, steps, generator):
-        """Which of the first n test images withstand PGD at the dataset's radius, booleans: random start, steps of 2.5 eps / steps."""
+        """Which of the first n test images withstand PGD at the dataset's radius, booleans: random start, steps of 2.5
+        eps / steps."""
         eps = self.settings.eps
-        return robust_accuracy(model, self.test.unit[:n], self.test.y[:n], norm="linf", eps=eps, step_size=2.5 * eps / steps, steps=steps,
+        return robust_accuracy(model, self.test.unit[:n], self.test.y[:n], norm="linf", eps=eps,
+                               step_size=2.5 * eps / steps, steps=steps,
                                        random_start=True, generator=generator, each=True)
 
 
 def energy_changes(before, after, x, attacked, y):
-    """Eq. 15: {"attack": E(attacked) - E(x) before an update, "update": what it then does to E(attacked)}, each {"joint": (B,), "marginal": (B,)}.
+    """Eq. 15: {"attack": E(attacked) - E(x) before an update, "update": what it then does to E(attacked)}, each
+    {"joint": (B,), "marginal": (B,)}.
 
     "clean" is what the update does to E(x): that level drifts, too.
     """
     with torch.no_grad():
         clean, low, high, later = before(x), before(attacked), after(attacked), after(x)
-    return {change: {"joint": joint_energy(b, y) - joint_energy(a, y), "marginal": marginal_energy(b) - marginal_energy(a)}
+    return {change: {"joint": joint_energy(b, y) - joint_energy(a, y),
+                     "marginal": marginal_energy(b) - marginal_energy(a)}
             for change, a, b in (("attack", clean, low), ("update", low, high), ("clean", clean, later))}
 
 
@@ -219,8 +234,8 @@ def energy_course(run, profile, x, y, *, generator=None, progress=False, **membe
     member   which net of the run; it has snapshots.
 
     The paper does not say what an update is: "step" is a gradient step on the very batch, without momentum, at the
-    learning rate of the epoch's end, whatever the run's optimiser; "epoch" is all that the next epoch does, and "clean, epoch"
-    what it does to images that are not attacked. Changes are those after epochs 1, 2, ...
+    learning rate of the epoch's end, whatever the run's optimiser; "epoch" is all that the next epoch does, and "clean,
+    epoch" what it does to images that are not attacked. Changes are those after epochs 1, 2, ...
 
     Raises ValueError for a run without attacks, of a single epoch, or without snapshots.
     """
@@ -228,7 +243,8 @@ def energy_course(run, profile, x, y, *, generator=None, progress=False, **membe
 
     settings = training_record(run, profile, **member)["settings"]
     if not settings["snapshots"]:
-        raise ValueError(f"{run} has kept no snapshots; set 'snapshots: true' in params/{profile}/train.yaml and train it again")
+        raise ValueError(f"{run} has kept no snapshots; set 'snapshots: true' in params/{profile}/train.yaml and train "
+                         "it again")
     if settings["objective"]["name"] not in ("AdversarialCE", "PreJEAT") or settings["epochs"] < 2:
         raise ValueError(f"{run} was trained by {settings['objective']['name']} for {settings['epochs']} epochs; "
                          "choose a run that attacks its images, of 2 epochs or more")
@@ -238,21 +254,25 @@ def energy_course(run, profile, x, y, *, generator=None, progress=False, **membe
         objective = build_objective(before, **settings["objective"])
         parts = []
         for rows in torch.arange(len(x), device=x.device).split(settings["batch"]):
-            attacked = pgd(before, x[rows], y[rows], **objective.attack, loss=objective.climbed, generator=rng.fold(seeds[rows], epoch))
+            attacked = pgd(before, x[rows], y[rows], **objective.attack, loss=objective.climbed,
+                           generator=rng.fold(seeds[rows], epoch))
             stepped = updated_model(before, attacked, y[rows], learning_rate(settings, epoch))
             step, whole = (energy_changes(before, after, x[rows], attacked, y[rows]) for after in (stepped, later))
-            parts.append({"attack": step["attack"], "step": step["update"], "epoch": whole["update"], "clean, epoch": whole["clean"]})
+            parts.append({"attack": step["attack"], "step": step["update"], "epoch": whole["update"],
+                          "clean, epoch": whole["clean"]})
         found.append(_joined(torch.cat, parts))
     return _joined(torch.stack, found)
 
 
 def _joined(join, parts):
     """Nested dicts of tensors, {change: {energy: tensor}}, as one."""
-    return {change: {energy: join([part[change][energy] for part in parts]) for energy in energies} for change, energies in parts[0].items()}
+    return {change: {energy: join([part[change][energy] for part in parts]) for energy in energies}
+            for change, energies in parts[0].items()}
 
 
 def updated_model(model, x, y, rate):
-    """A copy of the model after one step of gradient descent on the cross-entropy of a batch, in train mode; returned in eval mode."""
+    """A copy of the model after one step of gradient descent on the cross-entropy of a batch, in train mode; returned
+    in eval mode."""
     model = copy.deepcopy(model).train().requires_grad_(True)
     with torch.enable_grad():
         gradients = torch.autograd.grad(cross_entropy(model(x), y), list(model.parameters()), allow_unused=True)

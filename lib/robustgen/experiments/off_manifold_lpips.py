@@ -1,4 +1,5 @@
-"""The nets of a family under the measures of the off-manifold paper: a row a net, from the weakest (Figures 3, 4, 9 and 17).
+"""The nets of a family under the measures of the off-manifold paper: a row a net, from the weakest (Figures 3, 4, 9 and
+17).
 
 A family is a run of the zoo over the strength of its objective and over seeds.
 """
@@ -31,7 +32,8 @@ class ScoreModel:
 
 @settings
 class Settings:
-    """Notebook 4. Radii are l2 norms in units of [0, 1]; `sigma` and `bayes_sigma` are in 0-255 units, other noise in units of [0, 1]."""
+    """Notebook 4. Radii are l2 norms in units of [0, 1]; `sigma` and `bayes_sigma` are in 0-255 units, other noise in
+    units of [0, 1]."""
 
     seed: Index              # of the images and all random draws
     images: Annotated[int, Field(ge=2)]       # CIFAR-10 test images at which nets are probed (paper: 2000)
@@ -65,7 +67,8 @@ class Settings:
         if self.radius not in self.radii:
             raise ValueError(f"'radius' is {self.radius}, and should be one of 'radii', {self.radii}")
         most = min(self.images, self.shapes_images)
-        for key, limit in (("shown", most), ("theorem_images", most), ("shapes_images", 10000), ("distractor_images", 10000)):
+        for key, limit in (("shown", most), ("theorem_images", most), ("shapes_images", 10000),
+                           ("distractor_images", 10000)):
             if getattr(self, key) > limit:
                 raise ValueError(f"{key!r} is {getattr(self, key)}, of {limit} images that there are; lower it")
         ordered(self, "radii", "distractor_sigmas", falling=("theorem_sigmas",))
@@ -79,7 +82,8 @@ class Reference:
     """A map that gradients are compared with, (B, C, H, W), and which gradient belongs beside it.
 
     all        the sum of all logits: for the score of all images (appendix B.5)
-    label      the label's logit: for the score of a class. The paper takes the predicted class's, which is the same where a net is right
+    label      the label's logit: for the score of a class. The paper takes the predicted class's, which is the same
+               where a net is right
     log-odds   the log-odds of the label, along which grad log p(y | x) lies: for the Bayes-optimal classifier's
     """
 
@@ -93,15 +97,18 @@ class Reference:
 def reference_gradient(model, x, y, kind, *, batch=250):
     """The input gradient that a reference asks for, (B, C, H, W)."""
     def one(x, y):
-        return scores.log_odds_score(model, x, y) if kind == "log-odds" else logit_gradient(model, x, y if kind == "label" else None)
+        if kind == "log-odds":
+            return scores.log_odds_score(model, x, y)
+        return logit_gradient(model, x, y if kind == "label" else None)
+
     return torch.cat([one(*part) for part in zip(x.split(batch), y.split(batch))])
 
 
 def likeness_measures(net, model, layers, device="cpu"):
     """How alike two maps are, in several ways: ({name: (gradient, reference) -> (B,)}, what is missing and why, or "").
 
-    LPIPS with `net` comes first, where its weights can be had. The cosine and the deep features of `model`, a net of ours,
-    are always there, under their own names.
+    LPIPS with `net` comes first, where its weights can be had. The cosine and the deep features of `model`, a net of
+    ours, are always there, under their own names.
     """
     own = perceptual.feature_distance(model, layers)
     found = {"cosine": perceptual.cosine, "1 − deep-feature distance": lambda a, b: perceptual.alignment(a, b, own)}
@@ -112,13 +119,15 @@ def likeness_measures(net, model, layers, device="cpu"):
     return {"1 − LPIPS": lambda a, b: perceptual.alignment(a, b, distance)} | found, ""
 
 
-def measure_family(run, profile, x, y, *, judged, bases, radii, radius, draws, references, alike, mask=None, attack=None, generator=None, progress=False):
-    """Measure every net of a run at images x (B, C, H, W) with labels y (B,): a data frame, a row a net, from the weakest.
+def measure_family(run, profile, x, y, *, judged, bases, radii, radius, draws, references, alike, mask=None,
+                   attack=None, generator=None, progress=False):
+    """Measure every net of a run at images x (B, C, H, W) with labels y (B,): a data frame, a row a net, from the
+    weakest.
 
     judged       images (Images) of the accuracy.
-    bases        {name: tangent spaces at x}. Of the first, "on @ r" and "off @ r" for each of `radii` (`manifold.sensitivity`, with
-                 `draws`) and "rho_2" (`manifold.rho_on` of the log-odds' gradient); of others, "on @ radius, <name>" and so on.
-                 {} where none are known: these columns are then left out.
+    bases        {name: tangent spaces at x}. Of the first, "on @ r" and "off @ r" for each of `radii`
+                 (`manifold.sensitivity`, with `draws`) and "rho_2" (`manifold.rho_on` of the log-odds' gradient); of
+                 others, "on @ radius, <name>" and so on. {} where none are known: these columns are then left out.
     references   {name: Reference}; alike: {name: measure} as of `measures`. A column "<measure>, <name>" for each pair.
     mask         pixels that broadcast with x: "on mask" is the share of the log-odds' squared gradient there.
     attack       arguments of robust_accuracy for "robust accuracy" at x.
@@ -133,19 +142,23 @@ def measure_family(run, profile, x, y, *, judged, bases, radii, radius, draws, r
     members = [dict(zip(over, values)) for values in itertools.product(*over.values())]
     for member in tqdm(members, desc=run, unit="net", disable=not progress):
         model = load_net(run, profile, folded=True, device=x.device, **member)
-        row = {"run": run, "strength": float(member[strength]), "seed": member.get("seed", 0), "accuracy": accuracy(model, judged.unit, judged.y)}
-        found = {kind: reference_gradient(model, x, y, kind) for kind in {"log-odds", *(reference.gradient for reference in references.values())}}
+        row = {"run": run, "strength": float(member[strength]), "seed": member.get("seed", 0),
+               "accuracy": accuracy(model, judged.unit, judged.y)}
+        found = {kind: reference_gradient(model, x, y, kind)
+                 for kind in {"log-odds", *(reference.gradient for reference in references.values())}}
         row["zero gradients"] = int((~torch.stack([g.flatten(1).any(1) for g in found.values()]).all(0)).sum())
         for i, (name, basis) in enumerate(bases.items()):
             label, lengths = (f", {name}", [radius]) if i else ("", radii)
             on, off = manifold.sensitivity(model, x, basis, radii=lengths, draws=draws, generator=generator)
             for j, length in enumerate(lengths):
-                row |= {f"on @ {length:g}{label}": on[:, j].mean().item(), f"off @ {length:g}{label}": off[:, j].mean().item()}
+                row |= {f"on @ {length:g}{label}": on[:, j].mean().item(),
+                        f"off @ {length:g}{label}": off[:, j].mean().item()}
             row[f"rho_2{label}"] = manifold.rho_on(found["log-odds"], basis).nanmean().item()
         if mask is not None:
             row["on mask"] = gradient_share(found["log-odds"], mask).nanmean().item()
         for name, reference in references.items():
-            row |= {f"{measure}, {name}": f(found[reference.gradient], reference.map).nanmean().item() for measure, f in alike.items()}
+            row |= {f"{measure}, {name}": f(found[reference.gradient], reference.map).nanmean().item()
+                    for measure, f in alike.items()}
         if attack:
             row["robust accuracy"] = robust_accuracy(model, x, y, **attack)
         rows.append(row)
@@ -153,7 +166,8 @@ def measure_family(run, profile, x, y, *, judged, bases, radii, radius, draws, r
 
 
 def gradient_share(gradient, mask):
-    """Share of each squared gradient (B, C, H, W) on the pixels of a mask that broadcasts with it: (B,), NaN where the gradient is zero."""
+    """Share of each squared gradient (B, C, H, W) on the pixels of a mask that broadcasts with it: (B,), NaN where the
+    gradient is zero."""
     square = perceptual.max_normalised(gradient).square()
     return (square * mask).flatten(1).sum(1) / square.flatten(1).sum(1)
 
@@ -182,12 +196,15 @@ def rank_correlation(frame, a, b):
 
 
 def strength_trend(frame, a, b="strength"):
-    """Rank correlation of a column with the strength, or with another column, within each objective: {objective: value}."""
-    return {name: spearman(torch.tensor(g[b].to_numpy()), torch.tensor(g[a].to_numpy())).item() for name, g in frame.groupby("objective", sort=False)}
+    """Rank correlation of a column with the strength, or with another column, within each objective: {objective:
+    value}."""
+    return {name: spearman(torch.tensor(g[b].to_numpy()), torch.tensor(g[a].to_numpy())).item()
+            for name, g in frame.groupby("objective", sort=False)}
 
 
 def family_regimes(frame, radius):
-    """The regimes of a family's frame by `manifold.regimes`, at a radius, of the means over seeds: {strength: regime}."""
+    """The regimes of a family's frame by `manifold.regimes`, at a radius, of the means over seeds: {strength:
+    regime}."""
     means = frame.groupby("strength").mean(numeric_only=True)
     return dict(zip(means.index, manifold.regimes(list(means[f"on @ {radius:g}"]), list(means[f"off @ {radius:g}"]))))
 

@@ -32,8 +32,10 @@ class Settings:
     columns: Annotated[int, Field(ge=2)]        # iterates shown of each strip
     check_images: Count      # starts at which eqs. 7 to 9 are checked
     check_radii: Annotated[list[Positive], Field(min_length=2)]   # l2 lengths of e, from the largest
-    radii: Annotated[list[Positive], Field(min_length=1)]   # of the robust MNIST nets of Figure 4, from the smallest (paper: 0.25, 0.5, 1)
-    epochs: Annotated[list[Count], Field(min_length=1)]     # after which their nets are followed; the last is the final one
+    # of the robust MNIST nets of Figure 4, from the smallest (paper: 0.25, 0.5, 1)
+    radii: Annotated[list[Positive], Field(min_length=1)]
+    # after which their nets are followed; the last is the final one
+    epochs: Annotated[list[Count], Field(min_length=1)]
     noise_seeds: Annotated[int, Field(ge=2)]      # starts (paper: 100)
     inference_seeds: Annotated[int, Field(ge=2)]  # trajectories from each (paper: 10)
     drift_noise: Positive    # PGDD of Figures 4 and 5, and of what follows from them

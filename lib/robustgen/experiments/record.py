@@ -36,7 +36,8 @@ class Record:
 
         with paths.atomic(self.folder / f"{name}.png") as new:
             figure.savefig(new, format="png")
-            Image.open(new).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(new, format="png", optimize=True)   # a third of the size
+            image = Image.open(new).convert("RGB").quantize(256, dither=Image.Dither.NONE)   # a third of the size
+            image.save(new, format="png", optimize=True)
         self.content["figures"][f"{name}.png"] = caption
 
     def table(self, frame, name):
@@ -71,7 +72,8 @@ def published_tables(content, paper):
     """The paper's tables with this run's values beside them, each a heading and a Markdown table."""
     for table in paper["tables"]:
         columns = table["columns"]
-        printed = {c for c in columns if any(c in row for row in table["rows"].values())}   # a figure in the paper has no numbers to print
+        # a figure in the paper has no numbers to print
+        printed = {c for c in columns if any(c in row for row in table["rows"].values())}
         heads = [head for c in columns for head in ([f"{c}, published"] if c in printed else []) + [f"{c}, reproduced"]]
         lines = ["| | " + " | ".join(heads) + " | seeds |", "|---|" + "---:|" * (len(heads) + 1)]
         for key, row in table["rows"].items():
@@ -81,13 +83,15 @@ def published_tables(content, paper):
             seeds = len(next(iter(ours.values()))) if ours else MISSING
             digits = table.get("digits", 3)
             found = {c: spread(ours[c], digits) if c in ours else MISSING for c in columns}
-            cells = [cell for c in columns for cell in ([str(row.get(c, MISSING))] if c in printed else []) + [found[c]]]
+            cells = [cell for c in columns for cell in ([str(row.get(c, MISSING))] if c in printed else [])
+                     + [found[c]]]
             lines.append(f"| {row['label']} | " + " | ".join(cells) + f" | {seeds} |")
         yield f"### {table['name']}\n\nPublished: {table['source']}.\n\n" + "\n".join(lines)
 
 
 def spread(values, digits=3):
-    """Mean ± sample standard deviation, to so many significant digits of the mean; values that are not finite are no measurements."""
+    """Mean ± sample standard deviation, to so many significant digits of the mean; values that are not finite are no
+    measurements."""
     values = [value for value in values if math.isfinite(value)]
     if not values:
         return MISSING
@@ -99,4 +103,5 @@ def spread(values, digits=3):
 
 def verdict_table(content):
     lines = ["| claim | evidence | holds? |", "|---|---|---|"]
-    return "\n".join(lines + [f"| {v['claim']} | {v['evidence']} | {'yes' if v['holds'] else '**no**'} |" for v in content["verdict"]])
+    return "\n".join(lines + [f"| {v['claim']} | {v['evidence']} | {'yes' if v['holds'] else '**no**'} |"
+                              for v in content["verdict"]])

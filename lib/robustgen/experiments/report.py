@@ -26,17 +26,20 @@ def write_report(profile):
     home = paths.RESULTS / profile
     published = read_published()
     parts = [f"# Published and reproduced: profile `{profile}`",
-             "Reproduced values are mean ± sample standard deviation over training seeds. Made by `make repro`; do not edit."]
+             "Reproduced values are mean ± sample standard deviation over training seeds. Made by `make repro`; do not "
+             "edit."]
     with paths.atomic(home / "figures") as figures, paths.atomic(home / "metrics") as metrics:
         figures.mkdir()
         metrics.mkdir()
         for notebook, paper in published.items():
             source = home / notebook / "metrics.json"
             if not source.exists():
-                raise FileNotFoundError(f"{source.relative_to(paths.ROOT)} is missing; make it with: make repro PROFILE={profile}")
+                raise FileNotFoundError(f"{source.relative_to(paths.ROOT)} is missing; make it with: make repro "
+                                        f"PROFILE={profile}")
             content = json.loads(source.read_text(encoding="utf-8"))
             shutil.copyfile(source, metrics / f"{notebook}.json")
-            parts += [f"## {paper['paper']}", *published_tables(content, paper), _differences(profile, notebook, paper["runs"]),
+            parts += [f"## {paper['paper']}", *published_tables(content, paper),
+                      _differences(profile, notebook, paper["runs"]),
                       "\n".join(f"- {note}" for note in paper["notes"]), "### Verdict", verdict_table(content)]
             for file, caption in content["figures"].items():
                 name = f"{notebook}-{file}"
@@ -52,7 +55,8 @@ def _differences(profile, notebook, runs):
         for key, value in settings.items():
             if isinstance(value, dict):
                 yield from flat(value, f"{prefix}{key}.")
-            elif isinstance(value, list) and value and isinstance(value[0], dict):   # such as rows of a figure: too long for a table
+            # such as rows of a figure: too long for a table
+            elif isinstance(value, list) and value and isinstance(value[0], dict):
                 yield f"{prefix}{key}", f"{len(value)}, see params/"
             else:
                 yield f"{prefix}{key}", value
@@ -60,16 +64,20 @@ def _differences(profile, notebook, runs):
     lines = ["| setting | paper | here |", "|---|---|---|"]
     trained = [run for run in runs if load_run(profile, run).members()]
     lines += [f"| {run} | trained | not in this profile |" for run in runs if run not in trained]
-    for where, get in [(notebook, lambda p: load_settings(p, notebook))] + [(run, lambda p, run=run: load_run(p, run)) for run in trained]:
+    sources = [(notebook, lambda p: load_settings(p, notebook))]
+    sources += [(run, lambda p, run=run: load_run(p, run)) for run in trained]
+    for where, get in sources:
         theirs, ours = (dict(flat(asdict(get(p)))) for p in (PROFILE_OF_THE_PAPERS, profile))
-        lines += [f"| {where}: {key} | {theirs.get(key, '–')} | {value} |" for key, value in ours.items() if theirs.get(key) != value]
+        lines += [f"| {where}: {key} | {theirs.get(key, '–')} | {value} |" for key, value in ours.items()
+                  if theirs.get(key) != value]
     return "### Settings that differ\n\n" + ("\n".join(lines) if len(lines) > 2 else "None.")
 
 
 def main():
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python -m robustgen.report", description="Write results/<profile>/REPORT.md.")
+    parser = argparse.ArgumentParser(prog="python -m robustgen.report",
+                                     description="Write results/<profile>/REPORT.md.")
     parser.add_argument("profile", help=f"one of: {', '.join(profile_names())}")
     try:
         print(write_report(parser.parse_args().profile).relative_to(paths.ROOT))

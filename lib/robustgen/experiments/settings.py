@@ -17,7 +17,8 @@ def load_settings(profile, section, /, **overrides):
     """
     section = known("notebook", section, NOTEBOOKS)
     source = settings_file(profile, section)
-    return checked_call(importlib.import_module(f".{section}", __package__).Settings, read_sections(source) | overrides, source)
+    return checked_call(importlib.import_module(f".{section}", __package__).Settings, read_sections(source) | overrides,
+                        source)
 
 
 def notebook_settings(section):

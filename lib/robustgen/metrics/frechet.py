@@ -6,32 +6,41 @@ from ..utils.arguments import Count, arguments
 
 
 def frechet_distance(a, b):
-    """Frechet distance of the Gaussians fitted to two samples of features (Heusel et al. 2017, eq. 6), in float64: 0 for equal ones.
+    """Frechet distance of the Gaussians fitted to two samples of features (Heusel et al. 2017, eq. 6), in float64: 0
+    for equal ones.
 
     |mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), with covariances S of denominators N - 1.
 
     a, b   (N, D) and (M, D), of one net.
 
-    Its bias falls with the number of images, and is large where N < D: compare values only at equal numbers and within one net.
-    It is FID only with the features of `inception`. Raises ValueError for fewer than 2 images, NaN, or different D.
+    Its bias falls with the number of images, and is large where N < D: compare values only at equal numbers and within
+    one net. It is FID only with the features of `inception`. Raises ValueError for fewer than 2 images, NaN, or
+    different D.
     """
     check_samples(a, b)
     if min(len(a), len(b)) < 2:
-        raise ValueError(f"a Gaussian is fitted to at least 2 images, got {len(a)} and {len(b)}; add more, in the thousands for a small bias")
+        raise ValueError(f"a Gaussian is fitted to at least 2 images, got {len(a)} and {len(b)}; add more, in the "
+                         "thousands for a small bias")
     means = [x.double().mean(0) for x in (a, b)]
-    roots = [torch.linalg.qr((x.double() - mean) / (len(x) - 1) ** 0.5, mode="r").R for x, mean in zip((a, b), means)]   # S = R^T R
-    trace = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()   # squared, the singular values are S_a S_b's eigenvalues, even those near 0
-    return (sum(root.square().sum() for root in roots) - 2 * trace + (means[0] - means[1]).square().sum()).clamp_min(0).item()
+    # S = R^T R
+    roots = [torch.linalg.qr((x.double() - mean) / (len(x) - 1) ** 0.5, mode="r").R for x, mean in zip((a, b), means)]
+    # squared, the singular values are S_a S_b's eigenvalues, even those near 0
+    trace = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
+    return (sum(root.square().sum() for root in roots) - 2 * trace
+            + (means[0] - means[1]).square().sum()).clamp_min(0).item()
 
 
 @arguments
 def inception_score(outputs, *, splits: Count = 1):
-    """exp(mean KL(p(y|x) || p(y))) of a classifier's outputs (Salimans et al. 2016), in float64: from 1, all images alike, to K.
+    """exp(mean KL(p(y|x) || p(y))) of a classifier's outputs (Salimans et al. 2016), in float64: from 1, all images
+    alike, to K.
 
     outputs   (N, K) logits, or probabilities: rows of no negative number that sum to 1.
-    splits    the score of each of that many consecutive parts, (splits,), instead of one number; the paper gives mean and deviation over 10.
+    splits    the score of each of that many consecutive parts, (splits,), instead of one number; the paper gives mean
+              and deviation over 10.
 
-    It is the Inception Score only with the logits of `inception`. Raises ValueError for other outputs, NaN, and fewer images than splits.
+    It is the Inception Score only with the logits of `inception`. Raises ValueError for other outputs, NaN, and fewer
+    images than splits.
     """
     check_features(outputs, "outputs")
     if len(outputs) < splits:
@@ -39,7 +48,9 @@ def inception_score(outputs, *, splits: Count = 1):
     outputs = outputs.double()
     given = (outputs >= 0).all() and (outputs.sum(1) - 1).abs().max() < 1e-3
     p = outputs / outputs.sum(1, keepdim=True) if given else outputs.softmax(1)
-    scores = [torch.special.entr(part.mean(0)).sum() - torch.special.entr(part).sum(1).mean() for part in p.tensor_split(splits)]   # KL by entropies
+    # KL by entropies
+    scores = [torch.special.entr(part.mean(0)).sum() - torch.special.entr(part).sum(1).mean()
+              for part in p.tensor_split(splits)]
     return scores[0].exp().item() if splits == 1 else torch.stack(scores).exp()
 
 
@@ -55,4 +66,5 @@ def check_samples(a, b):
     check_features(a)
     check_features(b)
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"features of both samples must be of one length, got {a.shape[1]} and {b.shape[1]}. Take them from one layer of one net.")
+        raise ValueError(f"features of both samples must be of one length, got {a.shape[1]} and {b.shape[1]}. Take "
+                         "them from one layer of one net.")

@@ -4,22 +4,26 @@ import torch
 
 
 def class_entropy(classes):
-    """Entropy of the distribution of classes, in bits: log2 K where all K are as frequent, 0 where there is only one."""
+    """Entropy of the distribution of classes, in bits: log2 K where all K are as frequent, 0 where there is only
+    one."""
     share = torch.bincount(classes).double() / len(classes)
     return -(share * share.clamp_min(1e-300).log2()).sum().item() + 0.0   # no negative zero
 
 
 def chance_agreement(made, seen):
-    """How often two nets would name the same class of unrelated images: over pairs of different ones, from (N,) classes of each net."""
+    """How often two nets would name the same class of unrelated images: over pairs of different ones, from (N,) classes
+    of each net."""
     n = len(made)
     if n < 2:
         raise ValueError(f"chance needs pairs of images, got {n} image")
-    counts = [torch.bincount(classes, minlength=int(max(made.max(), seen.max())) + 1).double() for classes in (made, seen)]
+    counts = [torch.bincount(classes, minlength=int(max(made.max(), seen.max())) + 1).double()
+              for classes in (made, seen)]
     return ((counts[0] @ counts[1] - (made == seen).sum()) / (n * (n - 1))).item()
 
 
 def recognition(made, *seen):
-    """How far other nets see in images the class that the net which made them sees: (share (N,), share by chance, kappa (N,)).
+    """How far other nets see in images the class that the net which made them sees: (share (N,), share by chance, kappa
+    (N,)).
 
     made, seen   (N,) classes: the maker's, and those of each other net. All three are means over the other nets.
     kappa        agreement beyond chance (Cohen 1960): 0 by chance, 1 always; also 0 where all images are of one class.
@@ -31,7 +35,8 @@ def recognition(made, *seen):
 
 
 def agreement(classes):
-    """How often two trajectories from one start end in the same class, from (N, R) classes of R trajectories from each of N starts.
+    """How often two trajectories from one start end in the same class, from (N, R) classes of R trajectories from each
+    of N starts.
 
     Returns (share of pairs that agree, the share by chance: of pairs from different starts).
     """

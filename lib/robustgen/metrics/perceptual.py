@@ -1,7 +1,8 @@
-"""How alike two maps look: LPIPS, the same distance with the features of our own nets, and the cosine as a plain reference.
+"""How alike two maps look: LPIPS, the same distance with the features of our own nets, and the cosine as a plain
+reference.
 
-A map is the picture of a gradient or a score. `alignment` is the off-manifold paper's number (section 4.2, appendix B.10):
-1 - LPIPS of a net's input gradient and the score at the same image. All values are per image.
+A map is the picture of a gradient or a score. `alignment` is the off-manifold paper's number (section 4.2, appendix
+B.10): 1 - LPIPS of a net's input gradient and the score at the same image. All values are per image.
 """
 
 import functools
@@ -28,22 +29,26 @@ class Net:
 
 NETS = {
     "alex": Net("alexnet", ("1", "4", "7", "9", "11"), 31, {
-        "lpips/alexnet_features.pth": "1454cf628f565bb39c929b4ab19c33d8c662292055b946c48daaeb6ccaf8811d", "alexnet-owt-7be5be79.pth": "7be5be79"}),
+        "lpips/alexnet_features.pth": "1454cf628f565bb39c929b4ab19c33d8c662292055b946c48daaeb6ccaf8811d",
+        "alexnet-owt-7be5be79.pth": "7be5be79"}),
     "squeeze": Net("squeezenet1_1", ("1", "4", "7", "9", "10", "11", "12"), 17, {
-        "lpips/squeezenet1_1_features.pth": "65848f4c678bba05bcc2fc7c35df775d303ffcbc3e24e770a727cb4296e10e84", "squeezenet1_1-b8a52dc0.pth": "b8a52dc0"}),
+        "lpips/squeezenet1_1_features.pth": "65848f4c678bba05bcc2fc7c35df775d303ffcbc3e24e770a727cb4296e10e84",
+        "squeezenet1_1-b8a52dc0.pth": "b8a52dc0"}),
 }
 URL = "https://download.pytorch.org/models/"
 
 
 def load_lpips(net="alex", device="cpu"):
-    """Learned perceptual image patch similarity, version 0.1 (Zhang et al. 2018): a function f(a, b, batch=100) -> (B,), 0 for equal maps.
+    """Learned perceptual image patch similarity, version 0.1 (Zhang et al. 2018): a function f(a, b, batch=100) ->
+    (B,), 0 for equal maps.
 
     net    "alex", as in the off-manifold paper, for maps of at least 31 pixels a side, or "squeeze", for 17.
     a, b   (B, C, H, W) in [-1, 1] on `device`; C is 3, or 1, which is repeated.
 
-    The net's weights are looked for in the folder named by ROBUSTGEN_DATA, then in the user's cache, to which torchvision's
-    are downloaded where both lack them; those of the channels come with torchmetrics. Raises FileNotFoundError where they
-    are not to be had, OSError for a wrong checksum, ValueError for an unknown net; f, for maps of other shapes or ranges, or too small.
+    The net's weights are looked for in the folder named by ROBUSTGEN_DATA, then in the user's cache, to which
+    torchvision's are downloaded where both lack them; those of the channels come with torchmetrics. Raises
+    FileNotFoundError where they are not to be had, OSError for a wrong checksum, ValueError for an unknown net; f, for
+    maps of other shapes or ranges, or too small.
     """
     from ..utils.torchvision_import import torchvision
 
@@ -51,24 +56,31 @@ def load_lpips(net="alex", device="cpu"):
     state = torch.load(_find(entry), map_location="cpu", weights_only=True)
     with torch.device("meta"):   # neither time nor random numbers for weights that are replaced
         layers = getattr(torchvision.models, entry.name)().features
-    layers.load_state_dict({key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}, assign=True)
+    layers.load_state_dict({key.removeprefix("features."): value for key, value in state.items()
+                            if key.startswith("features.")}, assign=True)
     layers = layers[:int(entry.taps[-1]) + 1]   # a pooling after the last would need larger maps
     tapped = functools.reduce(_Heard, entry.taps, layers.eval().requires_grad_(False).to(device))
-    heads = importlib.metadata.distribution("torchmetrics").locate_file(f"torchmetrics/functional/image/lpips_models/{net}.pth")
-    heads = [head.view(-1, 1).to(device) for head in torch.load(heads, map_location="cpu", weights_only=True).values()]   # (channels, 1) of each tap
-    mean, std = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]], device=device)[:, :, None, None]   # of ImageNet in [-1, 1]
+    heads = importlib.metadata.distribution("torchmetrics").locate_file(
+        f"torchmetrics/functional/image/lpips_models/{net}.pth")
+    # (channels, 1) of each tap
+    heads = [head.view(-1, 1).to(device) for head in torch.load(heads, map_location="cpu", weights_only=True).values()]
+    # of ImageNet in [-1, 1]
+    mean, std = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]], device=device)[:, :, None, None]
 
     def distance(a, b, batch=100):
         _check(a, b)
         if a.shape[1] not in (1, 3) or min(a.shape[2:]) < entry.smallest:
-            raise ValueError(f"LPIPS with net {net!r} takes maps of 1 or 3 channels and at least {entry.smallest} x {entry.smallest} pixels, got "
-                             f"{tuple(a.shape[1:])}; enlarge smaller ones, or take 'squeeze' (17 x 17) or feature_distance")
+            raise ValueError(f"LPIPS with net {net!r} takes maps of 1 or 3 channels and at least {entry.smallest} x "
+                             f"{entry.smallest} pixels, got "
+                             f"{tuple(a.shape[1:])}; enlarge smaller ones, or take 'squeeze' (17 x 17) or "
+                             "feature_distance")
         return _distance(lambda x: tapped((x.float() - mean) / std), heads, a, b, batch)   # one channel becomes three
     return distance
 
 
 def feature_distance(model, layers):
-    """LPIPS's formula with the features of a net of ours, all channels alike: f(a, b, batch=100) -> (B,) in [0, 4], 0 for equal maps.
+    """LPIPS's formula with the features of a net of ours, all channels alike: f(a, b, batch=100) -> (B,) in [0, 4], 0
+    for equal maps.
 
     model    any net of images in [0, 1], in eval mode; a map in [-1, 1] is shown to it as (map + 1) / 2.
     layers   names of its layers, such as ["layer1", "layer4"]: the mean over them is taken.
@@ -87,10 +99,12 @@ def feature_distance(model, layers):
 
 
 class _Heard:
-    """A net that gives the features of a layer; around another of its kind one layer more, from the same forward pass."""
+    """A net that gives the features of a layer; around another of its kind one layer more, from the same forward
+    pass."""
 
     def __init__(self, net, layer):
-        self.named_modules, self.inner, self.first = net.named_modules, features(net, layer), not isinstance(net, _Heard)
+        self.named_modules, self.inner = net.named_modules, features(net, layer)
+        self.first = not isinstance(net, _Heard)
 
     def __call__(self, x):
         found, output = self.inner(x)
@@ -98,12 +112,14 @@ class _Heard:
 
 
 def _distance(net, heads, a, b, batch):
-    """Weighted squared difference of the unit-long features at each position, its mean over positions, the sum over layers: (B,)."""
+    """Weighted squared difference of the unit-long features at each position, its mean over positions, the sum over
+    layers: (B,)."""
     def unit(h):
         h = h.reshape(*h.shape[:2], -1)   # (B, channels, positions)
         return h / (h.norm(dim=1, keepdim=True) + 1e-10)
     with torch.no_grad():
-        return torch.cat([sum(((unit(p) - unit(q)).square() * head).sum(1).mean(1) for p, q, head in zip(net(x), net(y), heads))
+        return torch.cat([sum(((unit(p) - unit(q)).square() * head).sum(1).mean(1)
+                              for p, q, head in zip(net(x), net(y), heads))
                           for x, y in zip(a.split(batch), b.split(batch))])
 
 
@@ -130,7 +146,8 @@ def alignment(gradient, score, distance, batch=100):
 
 def _check(a, b):
     if a.ndim != 4 or a.shape != b.shape:
-        raise ValueError(f"maps must be two tensors of one shape (B, C, H, W), got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(f"maps must be two tensors of one shape (B, C, H, W), got {tuple(a.shape)} and "
+                         f"{tuple(b.shape)}")
     if not ((a.abs() <= 1).all() and (b.abs() <= 1).all()):   # so NaN is refused too
         raise ValueError("maps must lie in [-1, 1], without NaN; use perceptual.normalised")
 
@@ -145,7 +162,9 @@ def _find(net):
             download.fetch(URL + theirs, path, ("sha256", net.checksums[theirs]))
         except Exception as error:   # whatever goes wrong, the remedy is the same
             raise FileNotFoundError(f"{theirs} is missing, and could not be had from {URL}{theirs} ({error}); "
-                                    f"put it, or its features as {ours}, in the folder named by ROBUSTGEN_DATA") from error
+                                    f"put it, or its features as {ours}, in the folder named by ROBUSTGEN_DATA"
+                                    ) from error
     if not download.whole(path, "sha256", net.checksums[theirs if path.name == theirs else ours]):
-        raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have that of {URL}{theirs}")
+        raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have that of "
+                      f"{URL}{theirs}")
     return path

@@ -1,4 +1,5 @@
-"""How like real images generated ones are. Where a number rests on a net's features, the caller brings them, and names the net.
+"""How like real images generated ones are. Where a number rests on a net's features, the caller brings them, and names
+the net.
 
 With those of `inception`, frechet_distance is FID and inception_score the Inception Score.
 """
@@ -17,14 +18,16 @@ def nearest(x, real, *, count: Count = 10, candidates: Count = 100):
     """The real images most similar to each image, most similar first: (SSIM (B, count), index into `real` (B, count)).
 
     x, real      (B, C, H, W) and (N, C, H, W) in [0, 1].
-    candidates   SSIM (Wang et al. 2004; 1 for a copy) is taken with that many real images, those of the highest correlation of pixels.
+    candidates   SSIM (Wang et al. 2004; 1 for a copy) is taken with that many real images, those of the highest
+                 correlation of pixels.
 
     Raises ValueError for other images, and for a count above that of real images or candidates.
     """
     check_images(x)
     check_images(real)
     if x.shape[1:] != real.shape[1:]:
-        raise ValueError(f"images and real ones must be of one shape (C, H, W), got {tuple(x.shape[1:])} and {tuple(real.shape[1:])}; resize one of them")
+        raise ValueError(f"images and real ones must be of one shape (C, H, W), got {tuple(x.shape[1:])} and "
+                         f"{tuple(real.shape[1:])}; resize one of them")
     candidates = min(candidates, len(real))
     _enough(count, candidates)
     with contextlib.suppress(ModuleNotFoundError):
@@ -32,7 +35,8 @@ def nearest(x, real, *, count: Count = 10, candidates: Count = 100):
     from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
     found = (_standard(x) @ _standard(real).T).topk(candidates, 1).indices
-    similar = torch.stack([ssim(x, real[column], data_range=1.0, reduction="none") for column in found.T], 1).topk(count, 1)
+    similar = torch.stack([ssim(x, real[column], data_range=1.0, reduction="none") for column in found.T],
+                          1).topk(count, 1)
     return similar.values, found.gather(1, similar.indices)
 
 
@@ -49,18 +53,21 @@ def _standard(x):
 
 def _enough(count, real):
     if count > real:
-        raise ValueError(f"count must be at most the number of real images compared, got {count} of {real}; lower it, or compare with more")
+        raise ValueError(f"count must be at most the number of real images compared, got {count} of {real}; lower it, "
+                         "or compare with more")
 
 
 @arguments
 def nearest_features(a, real, *, count: Count = 10):
-    """The real images nearest to each by Euclidean distance of features, nearest first: (distance (n, count), index into `real` (n, count)).
+    """The real images nearest to each by Euclidean distance of features, nearest first: (distance (n, count), index
+    into `real` (n, count)).
 
     a, real   (n, D) and (m, D), of one net. Raises ValueError for others, and for a count above m.
     """
     check_samples(a, real)
     _enough(count, len(real))
-    distance = torch.cdist(a, real, compute_mode="donot_use_mm_for_euclid_dist")   # by products, a copy would not be at 0
+    # by products, a copy would not be at 0
+    distance = torch.cdist(a, real, compute_mode="donot_use_mm_for_euclid_dist")
     return tuple(distance.topk(count, 1, largest=False))
 
 

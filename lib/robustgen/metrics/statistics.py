@@ -10,7 +10,8 @@ def effect_size(natural, attacked):
 
 
 def auroc(natural, others):
-    """Area under the ROC curve of scores (N,), (M,): how often an image of the other kind scores lower than a natural one."""
+    """Area under the ROC curve of scores (N,), (M,): how often an image of the other kind scores lower than a natural
+    one."""
     from sklearn.metrics import roc_auc_score
 
     scores = torch.cat([natural, others]).cpu().double()
@@ -32,7 +33,8 @@ def bootstrap(*values, statistic=None, draws=2000, generator=0):
 
 
 def spearman(a, b):
-    """Rank correlation of paired values (..., n), ties sharing their mean rank: (...), NaN where either is constant or has NaN."""
+    """Rank correlation of paired values (..., n), ties sharing their mean rank: (...), NaN where either is constant or
+    has NaN."""
     def ranks(v):
         v = torch.as_tensor(v).double().contiguous()
         inorder = v.sort(-1).values

@@ -15,9 +15,11 @@ def save_weights(weights, file, architecture, dtype=torch.float32):
     """
     from safetensors.torch import save_file
 
-    tensors = {key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous() for key, value in weights.items()}
+    tensors = {key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
+               for key, value in weights.items()}
     if not all(torch.isfinite(value).all() for value in tensors.values()):
-        raise ValueError(f"{file.name}: the weights are not finite as {dtype}; set 'weights' to float32, or train again")
+        raise ValueError(f"{file.name}: the weights are not finite as {dtype}; set 'weights' to float32, or "
+                         "train again")
     with paths.atomic(file) as new:
         save_file(tensors, new, metadata={"architecture": json.dumps(architecture)})
 
@@ -38,5 +40,6 @@ def load_weights(file, architecture, remedy="make it again"):
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{file} does not fit {architecture}: {str(error).splitlines()[-1].strip()}; delete it and {remedy}") from None
+        raise ValueError(f"{file} does not fit {architecture}: {str(error).splitlines()[-1].strip()}; delete it and "
+                         f"{remedy}") from None
     return model.eval().requires_grad_(False)

@@ -16,7 +16,8 @@ class DnCNN(nn.Module):
         super().__init__()
         middle = [layer for _ in range(depth - 2)
                   for layer in (nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())]
-        self.noise = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), *middle, nn.Conv2d(width, channels, 3, padding=1))
+        self.noise = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), *middle,
+                                   nn.Conv2d(width, channels, 3, padding=1))
 
     def denoise(self, y, sigma=None):
         return y - self.noise(y)
@@ -36,7 +37,8 @@ def dncnn(*, depth: Count, width: Count, channels: Count = 3):
 class _Residual(nn.Module):
     def __init__(self, width):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False))
+        self.body = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.ReLU(),
+                                  nn.Conv2d(width, width, 3, padding=1, bias=False))
 
     def forward(self, x):
         return x + self.body(x)
@@ -53,14 +55,17 @@ class DRUNet(nn.Module):
             return [_Residual(width) for _ in range(blocks)]
 
         self.head = nn.Conv2d(channels + 1, width, 3, padding=1, bias=False)
-        self.down = nn.ModuleList(nn.Sequential(*level(a), nn.Conv2d(a, b, 2, 2, bias=False)) for a, b in zip(widths, widths[1:]))
+        self.down = nn.ModuleList(nn.Sequential(*level(a), nn.Conv2d(a, b, 2, 2, bias=False))
+                                  for a, b in zip(widths, widths[1:]))
         self.body = nn.Sequential(*level(widths[-1]))
-        self.up = nn.ModuleList(nn.Sequential(nn.ConvTranspose2d(b, a, 2, 2, bias=False), *level(a)) for a, b in zip(widths, widths[1:]))
+        self.up = nn.ModuleList(nn.Sequential(nn.ConvTranspose2d(b, a, 2, 2, bias=False), *level(a))
+                                for a, b in zip(widths, widths[1:]))
         self.tail = nn.Conv2d(width, channels, 3, padding=1, bias=False)
 
     def denoise(self, y, sigma):
         if y.shape[2] % 8 or y.shape[3] % 8:
-            raise ValueError(f"DRUNet halves its images three times, so height and width must be multiples of 8; these are {tuple(y.shape[2:])}. Pad them.")
+            raise ValueError("DRUNet halves its images three times, so height and width must be multiples of 8; these "
+                             f"are {tuple(y.shape[2:])}. Pad them.")
         noise_map = (sigma / 255).view(-1, 1, 1, 1).expand(-1, 1, *y.shape[2:])
         skips = [self.head(torch.cat([y, noise_map], 1))]
         for down in self.down:
@@ -90,7 +95,8 @@ class Autoencoder(nn.Module):
             down += [nn.Conv2d(a, b, 4, 2, 1), nn.GELU()]
             up = [nn.ConvTranspose2d(b, a, 4, 2, 1), nn.GELU()] + up
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(widths[-1] * side**2, latent))
-        self.decoder = nn.Sequential(nn.Linear(latent, widths[-1] * side**2), nn.Unflatten(1, (widths[-1], side, side)), nn.GELU(), *up[:-1], nn.Sigmoid())
+        self.decoder = nn.Sequential(nn.Linear(latent, widths[-1] * side**2), nn.Unflatten(1, (widths[-1], side, side)),
+                                     nn.GELU(), *up[:-1], nn.Sigmoid())
 
     def encode(self, x):
         return self.encoder(x)
@@ -106,5 +112,6 @@ class Autoencoder(nn.Module):
 def autoencoder(*, latent: Count, width: Count, size: Count = 32, channels: Count = 3):
     """Convolutional autoencoder with `latent` numbers an image (off-manifold paper, B.6: 128)."""
     if size % 8:
-        raise ValueError(f"'size' is {size}: it should be a multiple of 8, as the encoder halves its images three times")
+        raise ValueError(f"'size' is {size}: it should be a multiple of 8, as the encoder halves its images "
+                         "three times")
     return Autoencoder(latent, width, size, channels)

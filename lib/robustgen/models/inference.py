@@ -19,7 +19,8 @@ def logits_of(model, x, *, batch=500):
 
 @contextmanager
 def evaluating(model):
-    """The model in eval mode for a while, its weights at rest: compiled code would else compute their gradients, too."""
+    """The model in eval mode for a while, its weights at rest: compiled code would else compute their gradients,
+    too."""
     training, flags = model.training, [(p, p.requires_grad) for p in model.parameters()]
     model.eval().requires_grad_(False)
     try:
@@ -37,7 +38,8 @@ def fold_batch_norms(model):
     Raises ValueError for a model in train mode, whose batch norms depend on the batch.
     """
     if model.training:
-        raise ValueError("a model in train mode cannot be folded, as its batch norms depend on the batch; call model.eval() first")
+        raise ValueError("a model in train mode cannot be folded, as its batch norms depend on the batch; call "
+                         "model.eval() first")
     model = copy.deepcopy(model)
     for layers in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
         for i in range(len(layers) - 1):
@@ -47,6 +49,7 @@ def fold_batch_norms(model):
 
 
 def best_device():
-    """The accelerator, if there is one, else the CPU. On a GPU, TF32 is turned off: it would round probed gradients to 1e-3."""
+    """The accelerator, if there is one, else the CPU. On a GPU, TF32 is turned off: it would round probed gradients to
+    1e-3."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")

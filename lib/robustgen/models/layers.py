@@ -1,4 +1,5 @@
-"""Features of any inner layer of any net, by the layer's module name, through forward hooks: nothing of the net is changed."""
+"""Features of any inner layer of any net, by the layer's module name, through forward hooks: nothing of the net is
+changed."""
 
 import difflib
 
@@ -11,7 +12,8 @@ def features(model, layer=None):
     layer   a name of model.named_modules(), such as "layer4" or "net.avgpool"; None for the model's output itself.
             The features are that module's output; of a module called more than once, the last call's.
 
-    Raises ValueError for a name that does not exist, with the near ones, or a module that gives no tensor or is not called.
+    Raises ValueError for a name that does not exist, with the near ones, or a module that gives no tensor or is not
+    called.
     """
     if layer is None:
         def whole(x):
@@ -24,7 +26,8 @@ def features(model, layer=None):
         kept = []
 
         def keep(module, inputs, output):
-            kept.append(output.clone() if isinstance(output, torch.Tensor) else output)   # a later layer may work in place
+            # a later layer may work in place
+            kept.append(output.clone() if isinstance(output, torch.Tensor) else output)
         handle = module.register_forward_hook(keep)
         try:
             output = model(x)
@@ -33,7 +36,8 @@ def features(model, layer=None):
         if not kept:
             raise ValueError(f"layer {layer!r} is not called in the model's forward pass; choose one that is")
         if not isinstance(kept[-1], torch.Tensor):
-            raise ValueError(f"layer {layer!r} gives a {type(kept[-1]).__name__}, not a tensor; choose a layer inside it")
+            raise ValueError(f"layer {layer!r} gives a {type(kept[-1]).__name__}, not a tensor; choose a layer inside "
+                             "it")
         return kept[-1], output
     return inner
 
@@ -44,7 +48,8 @@ def hearing(net, x, layer):
     with torch.enable_grad():
         h = net(z)[0]
     if not h.requires_grad or torch.autograd.grad(h.sum(), z, allow_unused=True)[0] is None:
-        raise ValueError(f"the output of layer {layer!r} does not depend on the images, so there is nothing to climb; choose another layer")
+        raise ValueError(f"the output of layer {layer!r} does not depend on the images, so there is nothing to climb; "
+                         "choose another layer")
     return net
 
 

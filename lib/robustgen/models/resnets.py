@@ -18,7 +18,8 @@ class _Block(nn.Module):
             _conv(inputs, outputs, stride), nn.BatchNorm2d(outputs), nn.ReLU(),
             _conv(outputs, outputs), nn.BatchNorm2d(outputs))
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else nn.Sequential(_Pointwise(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+        self.shortcut = nn.Identity() if same else nn.Sequential(_Pointwise(inputs, outputs, stride),
+                                                                 nn.BatchNorm2d(outputs))
 
     def forward(self, x):
         return (self.body(x) + self.shortcut(x)).relu()
@@ -27,7 +28,8 @@ class _Block(nn.Module):
 class _Pointwise(nn.Conv2d):
     """A 1x1 convolution of every `step`-th pixel a side.
 
-    The pixels are picked first: torch's own strided one (2.13, CPU, channels last) crashes in the second derivative of an odd batch.
+    The pixels are picked first: torch's own strided one (2.13, CPU, channels last) crashes in the second derivative of
+    an odd batch.
     """
 
     def __init__(self, inputs, outputs, step, bias=False):
@@ -43,8 +45,10 @@ def _conv(inputs, outputs, stride=1, bias=False, kernel=3):
 
 
 @arguments
-def resnet(*, blocks: list[Count], width: Count, channels: Count = 3, classes: Count = 10, stem_stride: Count = 1, stem_kernel: Literal[3, 7] = 3):
-    """ResNet with a 3x3 stem and no max-pooling, `blocks` basic blocks a stage, stages of width 1, 2, 4, 8 times `width`.
+def resnet(*, blocks: list[Count], width: Count, channels: Count = 3, classes: Count = 10, stem_stride: Count = 1,
+           stem_kernel: Literal[3, 7] = 3):
+    """ResNet with a 3x3 stem and no max-pooling, `blocks` basic blocks a stage, stages of width 1, 2, 4, 8 times
+    `width`.
 
     Width 64 is the published one: 11,173,962 parameters with blocks [2, 2, 2, 2], 4,903,242 with [1, 1, 1, 1].
     stem_stride   2 for larger images (HE-PGD on Imagenette).
@@ -75,7 +79,8 @@ class _WideBlock(nn.Module):
     def __init__(self, inputs, outputs, stride, norm, activation, bias):
         super().__init__()
         self.before = nn.Sequential(norm(inputs), activation())
-        self.body = nn.Sequential(_conv(inputs, outputs, stride, bias), norm(outputs), activation(), _conv(outputs, outputs, bias=bias))
+        self.body = nn.Sequential(_conv(inputs, outputs, stride, bias), norm(outputs), activation(),
+                                  _conv(outputs, outputs, bias=bias))
         self.shortcut = None if inputs == outputs else _Pointwise(inputs, outputs, stride, bias)
 
     def forward(self, x):
@@ -104,7 +109,8 @@ def wrn_28_10(*, depth: Count, width: Count, norm: Literal["batch", "none"], cha
         for block in range(blocks):
             layers.append(_WideBlock(inputs, outputs, 2 if stage and not block else 1, **parts))
             inputs = outputs
-    net = nn.Sequential(*layers, parts["norm"](inputs), parts["activation"](), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+    net = nn.Sequential(*layers, parts["norm"](inputs), parts["activation"](), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                        nn.Linear(inputs, classes))
     if plain:   # no norm mends a bad scale: He initialisation, and block outputs that sum to about unit variance
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d):
@@ -126,7 +132,8 @@ class _GradBlock(nn.Module):
 
     def __init__(self, inputs, outputs, stride, activation, norm, bias):
         super().__init__()
-        self.body = nn.Sequential(_conv(inputs, outputs, stride, bias), activation(), _conv(outputs, outputs, bias=bias))
+        self.body = nn.Sequential(_conv(inputs, outputs, stride, bias), activation(),
+                                  _conv(outputs, outputs, bias=bias))
         same = stride == 1 and inputs == outputs
         self.shortcut = nn.Identity() if same else _Pointwise(inputs, outputs, stride, bias)
         self.after = nn.Sequential(activation(), norm(outputs))
@@ -148,7 +155,8 @@ class GradResNet(nn.Module):
         self.stages, self.sides, inputs = nn.ModuleList(), nn.ModuleList(), width
         for stage, count in enumerate(blocks):
             outputs = width * 2**stage
-            parts = [_GradBlock(outputs if block else inputs, outputs, 2 if stage and not block else 1, activation, norm, bias) for block in range(count)]
+            parts = [_GradBlock(outputs if block else inputs, outputs, 2 if stage and not block else 1, activation,
+                                norm, bias) for block in range(count)]
             self.stages.append(nn.Sequential(*parts))
             if side and stage < len(blocks) - 1:
                 self.sides.append(nn.Linear(outputs, outputs // 2, bias=bias))
@@ -156,7 +164,8 @@ class GradResNet(nn.Module):
         total = inputs + sum(layer.out_features for layer in self.sides)
         self.classify = nn.Linear(total, classes, bias=False)   # W
         self.density = nn.Linear(total, 1, bias=False)          # w
-        # A score is large in units of [0, 1], so w' f must be: torch's default takes long to grow, and four times this learns nothing.
+        # A score is large in units of [0, 1], so w' f must be: torch's default takes long to grow, and four times this
+        # learns nothing.
         nn.init.normal_(self.density.weight, std=4 / total**0.5)
 
     def features(self, y):
@@ -182,8 +191,8 @@ class GradResNet(nn.Module):
 
 @arguments
 def gradresnet(*, width: Count, blocks: list[Count] = (2, 2, 2, 2), activation: Literal["gelu", "relu"] = "gelu",
-               norm: Literal["group", "batch"] = "group", bias: bool = False, side: bool = True, channels: Count = 3, classes: Count = 10,
-               stem_stride: Count = 1, stem_kernel: Literal[3, 7] = 3):
+               norm: Literal["group", "batch"] = "group", bias: bool = False, side: bool = True, channels: Count = 3,
+               classes: Count = 10, stem_stride: Count = 1, stem_kernel: Literal[3, 7] = 3):
     """GradResNet (section 3.2): ResNet18 with GELU, one GroupNorm a block, no biases, side connections.
 
     width   64 is the published one; a multiple of 8, as a group has 8 channels.
@@ -205,5 +214,5 @@ def gradresnet(*, width: Count, blocks: list[Count] = (2, 2, 2, 2), activation: 
             layer.register_parameter("bias", None)
         return layer
 
-    return GradResNet(list(blocks), width, {"gelu": nn.GELU, "relu": nn.ReLU}[activation], {"group": group, "batch": batch}[norm],
-                      bias, side, channels, classes, stem_stride, stem_kernel)
+    return GradResNet(list(blocks), width, {"gelu": nn.GELU, "relu": nn.ReLU}[activation],
+                      {"group": group, "batch": batch}[norm], bias, side, channels, classes, stem_stride, stem_kernel)

@@ -1,8 +1,8 @@
 """The Bayes-optimal classifier and the exact score under Gaussian noise, where the data are a finite set of images.
 
-p(y, c) is the set's images of class c, all as likely, each with noise N(0, sigma^2 I) (off-manifold paper, section 3.2). On natural
-images it is what a net that learns its training set by heart tends to; on `shapes`, whose classes differ in the silhouette alone, it is
-the truth that robust nets are compared with.
+p(y, c) is the set's images of class c, all as likely, each with noise N(0, sigma^2 I) (off-manifold paper, section
+3.2). On natural images it is what a net that learns its training set by heart tends to; on `shapes`, whose classes
+differ in the silhouette alone, it is the truth that robust nets are compared with.
 """
 
 import torch
@@ -13,7 +13,8 @@ from ..utils.validation import check_images, check_labels
 
 
 class Bayes(nn.Module):
-    """log p(y, c) up to a constant: noisy images (B, C, H, W) to logits (B, K), the classifier that none can better at this noise level.
+    """log p(y, c) up to a constant: noisy images (B, C, H, W) to logits (B, K), the classifier that none can better at
+    this noise level.
 
     x, y    the set: images (N, C, H, W) in [0, 1] and classes (N,).
     sigma   standard deviation of the noise in 0-255 units.
@@ -40,7 +41,8 @@ class Bayes(nn.Module):
         return torch.stack([part.logsumexp(1) for part in self._log_weights(y, self.sigma).split(self.counts, 1)], 1)
 
     def denoise(self, y, sigma, c=None):
-        """E[x | y], or E[x | y, c] with classes c (B,): the mean of the set's images by their posterior weights. sigma: (B,) in 0-255 units."""
+        """E[x | y], or E[x | y, c] with classes c (B,): the mean of the set's images by their posterior weights. sigma:
+        (B,) in 0-255 units."""
         weights = self._log_weights(y, sigma)
         if c is not None:
             own = torch.repeat_interleave(torch.tensor(self.counts, device=y.device))
@@ -54,7 +56,8 @@ class Bayes(nn.Module):
     def _log_weights(self, y, sigma):
         """-||y - x||^2 / 2 sigma^2 for each of the set's images: (B, N), in float64."""
         if y.shape[1:] != self.shape:
-            raise ValueError(f"the set's images have shape {tuple(self.shape)}, and these {tuple(y.shape[1:])}; give such as the set's")
+            raise ValueError(f"the set's images have shape {tuple(self.shape)}, and these {tuple(y.shape[1:])}; give "
+                             "such as the set's")
         y = y.flatten(1)
         products = (y.to(self.x.dtype) @ self.x.T).double()
         squares = (y.double().square().sum(1, keepdim=True) + self.x.double().square().sum(1)) - 2 * products

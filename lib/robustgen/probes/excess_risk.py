@@ -1,7 +1,8 @@
-"""Excess risk of generative and discriminative classifiers of one family (classification-denoising paper, section 2.1, appendix D).
+"""Excess risk of generative and discriminative classifiers of one family (classification-denoising paper, section 2.1,
+appendix D).
 
-A family is a function (theta (m,), x (n, d)) -> log p_theta(x, c) for all classes, (n, C). Its constants b and v come from
-the formulas by automatic differentiation; what they predict is measured on classes whose truth is known.
+A family is a function (theta (m,), x (n, d)) -> log p_theta(x, c) for all classes, (n, C). Its constants b and v come
+from the formulas by automatic differentiation; what they predict is measured on classes whose truth is known.
 """
 
 import math
@@ -53,15 +54,18 @@ def minimise(loss, x, p, start):
         theta, value = torch.where(worse[:, None], theta, new), torch.where(worse, value, reached)
         if (slope.norm(dim=1) < 1e-9).all():
             break
-    flat = torch.linalg.eigvalsh(vmap(hessian(mean))(theta, x, p))[:, 0] < 1e-5   # the loss of separated classes falls for ever, and flattens out
+    # the loss of separated classes falls for ever, and flattens out
+    flat = torch.linalg.eigvalsh(vmap(hessian(mean))(theta, x, p))[:, 0] < 1e-5
     if flat.any() or not (vmap(grad(mean))(theta, x, p).norm(dim=1) < 1e-6).all():
-        raise ValueError("no minimum was found: the classes of a data set can be separated. Use larger data sets or classes that overlap more.")
+        raise ValueError("no minimum was found: the classes of a data set can be separated. Use larger data sets or "
+                         "classes that overlap more.")
     return theta
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Bias b in nats and variance v of a fit: E[excess risk] = b + v / 2n + o(1/n) (eq. 4); theta is what it tends to."""
+    """Bias b in nats and variance v of a fit: E[excess risk] = b + v / 2n + o(1/n) (eq. 4); theta is what it tends
+    to."""
 
     b: float
     v: float
@@ -72,7 +76,8 @@ class Constants:
 
 
 def constants(family, loss, x, p, start):
-    """b and v by eqs. 20 and 25-27, for `loss` of the family; expectations are means over x (N, d) with true p(c | x) (N, C)."""
+    """b and v by eqs. 20 and 25-27, for `loss` of the family; expectations are means over x (N, d) with true p(c | x)
+    (N, C)."""
     theta = minimise(loss, x[None], p[None], start)[0]
 
     def expected(value):
@@ -111,7 +116,8 @@ def learning_curve(family, loss, sample, sizes, repetitions, x, p, start, *, gen
 # Two Gaussian classes with opposite means
 
 def opposite_means(theta, x):
-    """The family p_theta(x, c) = N(x; s_c theta, I) / 2 with s = -1, 1: as a classifier, logistic regression with weights 2 theta."""
+    """The family p_theta(x, c) = N(x; s_c theta, I) / 2 with s = -1, 1: as a classifier, logistic regression with
+    weights 2 theta."""
     along = x @ theta   # -1/2 ||x - s theta||^2 = s x'theta - (||x||^2 + ||theta||^2) / 2
     squares = x.square().sum(1) + theta.square().sum() + x.shape[1] * math.log(2 * math.pi)
     return torch.stack([-along, along], 1) - 0.5 * squares[:, None] - math.log(2)
@@ -119,7 +125,8 @@ def opposite_means(theta, x):
 
 @dataclass(frozen=True)
 class GaussianClasses:
-    """The truth: two equally likely classes N(s_c mean, diag(scales_c^2)), s = -1, 1; mean (d,), scales (2, d), float64.
+    """The truth: two equally likely classes N(s_c mean, diag(scales_c^2)), s = -1, 1; mean (d,), scales (2, d),
+    float64.
 
     `opposite_means` is well specified where all scales are 1. Where they differ between the classes no theta is right,
     neither as a joint model nor as a classifier.

@@ -1,14 +1,16 @@
-"""Fisher scores of a classifier's energies, and how much of an image's noise their gradients explain (JEAT paper, section 4.3).
+"""Fisher scores of a classifier's energies, and how much of an image's noise their gradients explain (JEAT paper,
+section 4.3).
 
 Score matching (Hyvarinen 2005) compares grad log p = -grad E with the data's without the normalising constant: up to a
-constant of the data the Fisher divergence (eq. 21) is F = E[1/2 |grad E|^2 - tr grad^2 E] (eqs. 23 and 24), the lower the better.
+constant of the data the Fisher divergence (eq. 21) is F = E[1/2 |grad E|^2 - tr grad^2 E] (eqs. 23 and 24), the lower
+the better.
 
 What F says of a classifier is less than it seems, and can be measured here, too:
 - A net of ReLUs is piecewise linear: wherever grad^2 E(x, y) is defined it is zero, and grad^2 E(x) has no positive
   eigenvalue. So both scores are at least 0, which a constant net reaches. Curvature that sits in the kinks is seen with
   sigma > 0, where the data are blurred by Gaussian noise: denoising score matching (Vincent 2011).
-- Dividing the logits by T divides grad E by T. `FisherScore.scale` is the factor at which F is least, `explained` what is
-  left: a number that no such factor changes.
+- Dividing the logits by T divides grad E by T. `FisherScore.scale` is the factor at which F is least, `explained` what
+  is left: a number that no such factor changes.
 """
 
 import math
@@ -57,7 +59,8 @@ class FisherScore:
 
     @property
     def length(self):
-        """Root mean square of |grad E| over the images: Langevin steps over it move nets of every scale of logits alike."""
+        """Root mean square of |grad E| over the images: Langevin steps over it move nets of every scale of logits
+        alike."""
         return (2 * self.square.mean()).sqrt().item()
 
     @property
@@ -67,9 +70,11 @@ class FisherScore:
 
     @property
     def explained(self):
-        """Share of the noise that grad E explains, in [-1, 1]: the signed square of its correlation with e; NaN without noise.
+        """Share of the noise that grad E explains, in [-1, 1]: the signed square of its correlation with e; NaN without
+        noise.
 
-        A denoiser x + sigma e - a sigma^2 grad E that may choose a removes this share of |sigma e|^2 (Vincent 2011), if positive.
+        A denoiser x + sigma e - a sigma^2 grad E that may choose a removes this share of |sigma e|^2 (Vincent 2011), if
+        positive.
         """
         if not self.sigma:
             return math.nan
@@ -78,12 +83,13 @@ class FisherScore:
 
 
 @arguments
-def joint_fisher_score(model, x, y, *, sigma: NonNegative = 0.0, draws: Count = 8, generator=None, batch: Count = 100, progress: bool = False):
+def joint_fisher_score(model, x, y, *, sigma: NonNegative = 0.0, draws: Count = 8, generator=None, batch: Count = 100,
+                       progress: bool = False):
     """JFS, F of E(x, y) (JEAT eq. 23): a FisherScore.
 
     x, y     images (N, C, H, W) in [0, 1], labels (N,).
-    sigma    0 for the score at the images. Else they are blurred by noise of that standard deviation in units of [0, 1]:
-             means over x + sigma e, with e ~ N(0, I) in pairs of opposite sign.
+    sigma    0 for the score at the images. Else they are blurred by noise of that standard deviation in units of [0,
+             1]: means over x + sigma e, with e ~ N(0, I) in pairs of opposite sign.
     draws    of Hutchinson's estimate v' grad^2 E v, each v_i +1 or -1 by a coin's throw; or of pairs, whose
              e' (grad E(x + sigma e) - grad E(x - sigma e)) / 2 sigma has the trace as its mean (Stein's lemma).
 
@@ -91,19 +97,23 @@ def joint_fisher_score(model, x, y, *, sigma: NonNegative = 0.0, draws: Count = 
     """
     check_classifier(model, x, y)
     check_eval_mode(model)
-    return _score(lambda x, rows: joint_energy(model(x), y[rows]), x, sigma, draws, generator, batch, progress, "joint Fisher score")
+    return _score(lambda x, rows: joint_energy(model(x), y[rows]), x, sigma, draws, generator, batch, progress,
+                  "joint Fisher score")
 
 
 @arguments
-def marginal_fisher_score(model, x, *, sigma: NonNegative = 0.0, draws: Count = 8, generator=None, batch: Count = 100, progress: bool = False):
+def marginal_fisher_score(model, x, *, sigma: NonNegative = 0.0, draws: Count = 8, generator=None, batch: Count = 100,
+                          progress: bool = False):
     """MFS, F of E(x) (JEAT eq. 24): arguments, result and errors are those of `joint_fisher_score`."""
     check_classifier(model, x)
     check_eval_mode(model)
-    return _score(lambda x, rows: marginal_energy(model(x)), x, sigma, draws, generator, batch, progress, "marginal Fisher score")
+    return _score(lambda x, rows: marginal_energy(model(x)), x, sigma, draws, generator, batch, progress,
+                  "marginal Fisher score")
 
 
 def exact_trace(energy, x):
-    """tr grad^2 E of each image, (B,), by a product with every pixel's unit vector: for small images, and to judge estimates.
+    """tr grad^2 E of each image, (B,), by a product with every pixel's unit vector: for small images, and to judge
+    estimates.
 
     energy   images -> (B,) values; an image's must not depend on its neighbours.
     """
@@ -146,7 +156,8 @@ def _smooth(energy, x, sigma, draws, seeds):
         e = rng.normal(seeds, x.shape[1:], stream=draw).to(x.dtype)
         up, down = (_gradient(energy, x + side * sigma * e)[0].detach() for side in (1, -1))
         square += (up.flatten(1).square().sum(1) + down.flatten(1).square().sum(1)) / 4
-        traces.append((e * (up - down)).flatten(1).sum(1) / (2 * sigma))   # what the two have in common, and its noise, drops out
+        # what the two have in common, and its noise, drops out
+        traces.append((e * (up - down)).flatten(1).sum(1) / (2 * sigma))
     return square / draws, torch.stack(traces, 1)
 
 

@@ -21,7 +21,8 @@ def unchecked_jacobian(model, x):
 def jacobian_rows(h, x):
     """The Jacobian (B, m, P) of outputs h (B, m), with their graph, by images x: a backward pass for each of the m."""
     last = h.shape[1] - 1
-    return torch.stack([torch.autograd.grad(h[:, k].sum(), x, retain_graph=k < last)[0].flatten(1) for k in range(last + 1)], 1)
+    return torch.stack([torch.autograd.grad(h[:, k].sum(), x, retain_graph=k < last)[0].flatten(1)
+                        for k in range(last + 1)], 1)
 
 
 @torch.no_grad()   # no graph to the weights; the images' derivatives are taken by torch.func
@@ -36,12 +37,14 @@ def gram_matvec(model, x, v):
 
 
 def krylov(matvec, v, steps, *, progress=False):
-    """Lanczos' basis of the space that v, A v, ..., A^(steps - 1) v span, for a symmetric A of each image, fully re-orthogonalised.
+    """Lanczos' basis of the space that v, A v, ..., A^(steps - 1) v span, for a symmetric A of each image, fully
+    re-orthogonalised.
 
     matvec   (B, C, H, W) -> the same shape, image by image. v  where it starts.
 
-    Returns Q (B, steps, P), orthonormal rows, and the tridiagonal T (B, steps + 1, steps), both float64: A Q' = [Q; q]' T with
-    one further direction q. The eigenvalues of T without its last row approach those of A from the ends of the spectrum.
+    Returns Q (B, steps, P), orthonormal rows, and the tridiagonal T (B, steps + 1, steps), both float64: A Q' = [Q; q]'
+    T with one further direction q. The eigenvalues of T without its last row approach those of A from the ends of the
+    spectrum.
     """
     from tqdm import tqdm
 

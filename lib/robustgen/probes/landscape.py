@@ -1,4 +1,5 @@
-"""The energy around an image, in a plane of two random directions, and what a picture of it says in numbers (JEAT paper, Figure 2)."""
+"""The energy around an image, in a plane of two random directions, and what a picture of it says in numbers (JEAT
+paper, Figure 2)."""
 
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from ..utils.validation import check_classifier, check_eval_mode
 
 @dataclass(frozen=True)
 class Landscape:
-    """E(x + u a + v b, y) - E(x, y) over a grid, (N, P, P), for `offsets` u and v (P,): l2 distances in units of [0, 1].
+    """E(x + u a + v b, y) - E(x, y) over a grid, (N, P, P), for `offsets` u and v (P,): l2 distances in units of [0,
+    1].
 
     centre   (N,) E(x, y).
     gap      (N,) mean of E(x, y') over the other classes, less E(x, y): what a change of energy can be compared with.
@@ -37,7 +39,8 @@ class Landscape:
 
     @property
     def curvature(self):
-        """(N,) mean second derivative over the plane's directions: c of the least-squares fit a + g u + h v + c (u^2 + v^2) / 2."""
+        """(N,) mean second derivative over the plane's directions: c of the least-squares fit a + g u + h v + c (u^2 +
+        v^2) / 2."""
         u, v = (w.flatten() for w in torch.meshgrid(self.offsets, self.offsets, indexing="ij"))
         design = torch.stack([torch.ones_like(u), u, v, (u**2 + v**2) / 2], 1).double()
         return torch.linalg.lstsq(design, self.rise.flatten(1).T.double()).solution[3].to(self.rise.dtype)
@@ -49,7 +52,8 @@ class Landscape:
 
 
 @arguments
-def energy_landscape(model, x, y, *, radius: Positive, points: Count = 21, generator=None, batch: Count = 500, progress: bool = False):
+def energy_landscape(model, x, y, *, radius: Positive, points: Count = 21, generator=None, batch: Count = 500,
+                     progress: bool = False):
     """E(x, y) around each image in a plane of two random directions a and b, orthogonal and of length 1: a Landscape.
 
     x, y     images (N, C, H, W) in [0, 1], labels (N,).

@@ -1,8 +1,9 @@
-"""Densities, scores and denoisers of a joint model log p(y, c) of noisy images and classes (classification-denoising paper, section 2.2).
+"""Densities, scores and denoisers of a joint model log p(y, c) of noisy images and classes (classification-denoising
+paper, section 2.2).
 
 sigma is in 0-255 units, a number or one an image, (B,). Images are in [0, 1] plus noise, scores in units of [0, 1].
-A joint model is a GradResNet; `denoise` and `score` without a class take any net with `denoise(y, sigma)`, with one also a
-conditional net: `denoise(y, sigma, c)` and its number of `classes` (edm).
+A joint model is a GradResNet; `denoise` and `score` without a class take any net with `denoise(y, sigma)`, with one
+also a conditional net: `denoise(y, sigma, c)` and its number of `classes` (edm).
 """
 
 import torch
@@ -15,11 +16,13 @@ from ..utils.arguments import Count, Positive, arguments
 from ..utils.validation import check_images, check_labels
 from . import jacobian
 
-REACH, MARGIN = 8, 0.1   # noisy pixels leave [0, 1] by so many standard deviations at most, and by so much where denoised before
+# noisy pixels leave [0, 1] by so many standard deviations at most, and by so much where denoised before
+REACH, MARGIN = 8, 0.1
 
 
 def log_density(model, y, c=None):
-    """log p(y) up to a constant (eq. 11), or log p(y, c) with classes c (B,) (eq. 12), which is log p(y | c) up to another: (B,)."""
+    """log p(y) up to a constant (eq. 11), or log p(y, c) with classes c (B,) (eq. 12), which is log p(y | c) up to
+    another: (B,)."""
     _joint(model)
     check_images(y, reach=REACH + MARGIN)   # any noise up to sigma 255
     _classes(model, y, c)
@@ -38,7 +41,8 @@ def denoise(model, y, sigma, c=None):
 
     It can be differentiated with respect to y.
 
-    Raises ValueError for images in 0-255 units, a sigma that is not positive, a net that cannot denoise, a size that it does not take.
+    Raises ValueError for images in 0-255 units, a sigma that is not positive, a net that cannot denoise, a size that it
+    does not take.
     """
     sigma = check_noise_levels(model, y, sigma)
     if c is not None:
@@ -56,11 +60,13 @@ def denoise_unchecked(model, y, sigma, c=None):
         return model.denoise(y, sigma).to(y.dtype)
     if _told(model):
         return model.denoise(y, sigma, c).to(y.dtype)
-    return y + (sigma / 255).view(-1, 1, 1, 1) ** 2 * torch.func.grad(lambda y: log_density_unchecked(model, y, c).sum())(y)
+    score = torch.func.grad(lambda y: log_density_unchecked(model, y, c).sum())(y)
+    return y + (sigma / 255).view(-1, 1, 1, 1) ** 2 * score
 
 
 def score(model, y, sigma, c=None):
-    """grad log p(y), or grad log p(y | c): (D(y) - y) / sigma^2 (eq. 6), (B, C, H, W). Arguments and errors are those of `denoise`.
+    """grad log p(y), or grad log p(y | c): (D(y) - y) / sigma^2 (eq. 6), (B, C, H, W). Arguments and errors are those
+    of `denoise`.
 
     A GradResNet's score does not depend on sigma.
     """
@@ -69,13 +75,15 @@ def score(model, y, sigma, c=None):
 
 @arguments
 def smoothed_score(model, x, sigma: Positive, c=None, *, draws: Count = 16, generator=None):
-    """The score at noise level sigma of images without noise, for a net that is not told sigma: mean of (D(x + sigma e) - x) / sigma^2 over draws of e.
+    """The score at noise level sigma of images without noise, for a net that is not told sigma: mean of (D(x + sigma e)
+    - x) / sigma^2 over draws of e.
 
-    x   (B, C, H, W) in [0, 1]. At x itself a blind net sees hardly any noise, and gives the score of that; a net that is told
-        sigma needs no draws: `score(model, x, sigma)`. Other arguments and errors are those of `denoise`.
+    x   (B, C, H, W) in [0, 1]. At x itself a blind net sees hardly any noise, and gives the score of that; a net that
+        is told sigma needs no draws: `score(model, x, sigma)`. Other arguments and errors are those of `denoise`.
     """
     seeds = rng.seeds(generator, len(x), x.device)
-    total = sum(denoise(model, noisy_images(x, sigma=sigma, generator=rng.fold(seeds, draw)), sigma, c) - x for draw in range(draws))
+    total = sum(denoise(model, noisy_images(x, sigma=sigma, generator=rng.fold(seeds, draw)), sigma, c) - x
+                for draw in range(draws))
     return total / draws / (sigma / 255) ** 2
 
 
@@ -87,7 +95,8 @@ def class_score(model, y, c):
 
 
 def implied_sigma(score):
-    """The noise level at which a score would be that of pure noise: sqrt(d) / ||score||, in 0-255 units, (B,) from (B, C, H, W).
+    """The noise level at which a score would be that of pure noise: sqrt(d) / ||score||, in 0-255 units, (B,) from (B,
+    C, H, W).
 
     What a blind denoiser takes the noise to be (Kadkhodaie & Simoncelli 2021): ||D(y) - y||^2 = d sigma^2 gives it.
     """
@@ -96,7 +105,8 @@ def implied_sigma(score):
 
 @arguments
 def denoising_psnr(model, x, *, sigma: Positive, c=None, generator=None, batch: Count = 100, progress: bool = False):
-    """PSNR of D(x + sigma e) for each image of x (N, C, H, W), in dB: (N,). An image's noise does not depend on `batch`.
+    """PSNR of D(x + sigma e) for each image of x (N, C, H, W), in dB: (N,). An image's noise does not depend on
+    `batch`.
 
     c   classes (N,): that of the class-conditional denoiser.
     """
@@ -105,14 +115,16 @@ def denoising_psnr(model, x, *, sigma: Positive, c=None, generator=None, batch: 
     seeds = rng.seeds(generator, len(x), x.device)
     parts = []
     with torch.no_grad():
-        for part in tqdm(torch.arange(len(x), device=x.device).split(batch), desc=f"denoising, sigma {sigma:g}", unit="batch", disable=not progress):
+        for part in tqdm(torch.arange(len(x), device=x.device).split(batch), desc=f"denoising, sigma {sigma:g}",
+                         unit="batch", disable=not progress):
             y = noisy_images(x[part], sigma=sigma, generator=seeds[part])
             parts.append(psnr(x[part], denoise(model, y, sigma, None if c is None else c[part])))
     return torch.cat(parts)
 
 
 def log_odds_score(model, y, c):
-    """Gradient of the log-odds log p(c | y) / (1 - p(c | y)) of any classifier, (B, C, H, W): it does not vanish where the net is sure."""
+    """Gradient of the log-odds log p(c | y) / (1 - p(c | y)) of any classifier, (B, C, H, W): it does not vanish where
+    the net is sure."""
     check_images(y, reach=REACH + MARGIN)
     _classes(model, y, c)
     return torch.func.grad(lambda y: -log_odds(model(y), c).sum())(y)
@@ -139,8 +151,10 @@ def denoiser_matvec(model, y, sigma, v, *, transposed=False):
 
 
 @arguments
-def denoiser_eigenvectors(model, y, sigma, *, largest: Count = 3, smallest: Count = 2, steps: Count = 150, generator=None, progress: bool = False):
-    """Directions that a gradient denoiser amplifies most and least: those of its symmetric Jacobian J(y), without a matrix (Figure 3).
+def denoiser_eigenvectors(model, y, sigma, *, largest: Count = 3, smallest: Count = 2, steps: Count = 150,
+                          generator=None, progress: bool = False):
+    """Directions that a gradient denoiser amplifies most and least: those of its symmetric Jacobian J(y), without a
+    matrix (Figure 3).
 
     largest    so many eigenvectors, from the largest |eigenvalue|; they converge within few steps.
     smallest   so many orthogonal directions v, from the one of least ||J v||. In the middle of a dense spectrum no
@@ -149,20 +163,23 @@ def denoiser_eigenvectors(model, y, sigma, *, largest: Count = 3, smallest: Coun
 
     Raises ValueError for a denoiser that is no gradient, such as DnCNN: its Jacobian has no symmetry to rely on.
 
-    Returns values v'J v (B, largest + smallest), gains ||J v|| of the same shape, and the unit vectors v (B, ., C, H, W).
+    Returns values v'J v (B, largest + smallest), gains ||J v|| of the same shape, and the unit vectors v (B, ., C, H,
+    W).
     """
     _joint(model)
     sigma = check_noise_levels(model, y, sigma)
     steps = min(steps, y[0].numel())
     if largest + smallest > steps:
         raise ValueError(f"{steps} steps cannot give {largest + smallest} directions; raise 'steps' or ask for fewer")
-    _, pull = torch.func.vjp(lambda y: denoise_unchecked(model, y, sigma), y)   # one forward pass for all products: J' = J
+    # one forward pass for all products: J' = J
+    _, pull = torch.func.vjp(lambda y: denoise_unchecked(model, y, sigma), y)
     start = rng.normal(rng.seeds(generator, len(y), y.device), y.shape[1:]).to(y.dtype)
     basis, t = jacobian.krylov(lambda v: pull(v)[0], start, steps, progress=progress)
     values, ritz = torch.linalg.eigh(t[:, :-1])
     order = values.abs().argsort(1, descending=True)[:, :largest]
     least = torch.linalg.svd(t, full_matrices=False).Vh[:, -smallest:].flip(1)   # ||J Q'w|| = ||T w||
-    chosen = torch.cat([ritz.gather(2, order[:, None].expand(-1, steps, -1)).mT, least], 1)   # (B, ., steps), in the basis
+    # (B, ., steps), in the basis
+    chosen = torch.cat([ritz.gather(2, order[:, None].expand(-1, steps, -1)).mT, least], 1)
     image = chosen @ t.mT                                                                     # T w
     return (chosen * image[..., :-1]).sum(2), image.norm(dim=2), (chosen @ basis).to(y.dtype).unflatten(2, y.shape[1:])
 
@@ -182,7 +199,8 @@ def check_noise_levels(model, y, sigma):
 def check_denoiser(model):
     """Refuse a model without a denoising head."""
     if not hasattr(model, "denoise"):
-        raise ValueError(f"the model, a {type(model).__name__}, has no denoising head; choose one of gradresnet, dncnn, drunet")
+        raise ValueError(f"the model, a {type(model).__name__}, has no denoising head; choose one of gradresnet, "
+                         "dncnn, drunet")
 
 
 def _classes(model, y, c):
@@ -199,4 +217,5 @@ def _told(model):
 
 def _joint(model):
     if not (hasattr(model, "features") and hasattr(model, "density")):
-        raise ValueError(f"the model, a {type(model).__name__}, has no density log p(y, c); choose a gradresnet, or to denoise a conditional edm")
+        raise ValueError(f"the model, a {type(model).__name__}, has no density log p(y, c); choose a gradresnet, or to "
+                         "denoise a conditional edm")

@@ -1,4 +1,5 @@
-"""Spectra of the Gram operator J'J of a classifier, J = d logits / d x (K x P) at an image; Krylov spaces of any symmetric operator.
+"""Spectra of the Gram operator J'J of a classifier, J = d logits / d x (K x P) at an image; Krylov spaces of any
+symmetric operator.
 
 J'J has at most K eigenvalues that are not zero. They are those of the K x K matrix JJ', so K backward
 passes give them exactly; subspace iteration and Lanczos need products J'Jv only and serve nets with many
@@ -56,7 +57,8 @@ def spectrum(model, x, k=None, *, method: Literal["exact", "subspace", "lanczos"
     if k is None:
         k = classes
     if not 1 <= k <= classes:
-        raise ValueError(f"the model has {classes} logits, so J'J has at most {classes} nonzero eigenvalues; k = {k} must lie in 1..{classes}")
+        raise ValueError(f"the model has {classes} logits, so J'J has at most {classes} nonzero eigenvalues; k = {k} "
+                         f"must lie in 1..{classes}")
     if method == "exact":
         j = unchecked_jacobian(model, x).double()
         return torch.linalg.eigvalsh(j @ j.mT).flip(1)[:, :k].clamp_min(0)

@@ -15,14 +15,16 @@ from .drift import DIFFUSION
 
 # Langevin chains of a class
 
-# What a chain descends. The cross-entropy is E(x, y) - E(x); through the log-odds float32 keeps it where the net is sure.
+# What a chain descends. The cross-entropy is E(x, y) - E(x); through the log-odds float32 keeps it where the net is
+# sure.
 ENERGIES = {"joint": joint_energy, "cross-entropy": lambda logits, y: softplus(log_odds(logits, y))}
 
 
 @arguments
-def langevin(model, x0, y, *, energy: Literal["joint", "cross-entropy"] = "joint", steps: Count, step_size: Positive, noise: NonNegative,
-             batch: Count = 100, generator=None, progress: bool = False):
-    """Images of the classes y by Langevin dynamics on E(x, y) (JEAT eqs. 10 and 17), or on the cross-entropy E(x, y) - E(x) (eq. 16).
+def langevin(model, x0, y, *, energy: Literal["joint", "cross-entropy"] = "joint", steps: Count, step_size: Positive,
+             noise: NonNegative, batch: Count = 100, generator=None, progress: bool = False):
+    """Images of the classes y by Langevin dynamics on E(x, y) (JEAT eqs. 10 and 17), or on the cross-entropy E(x, y) -
+    E(x) (eq. 16).
 
     x0       (B, C, H, W) in [0, 1], where the chains begin, such as langevin.class_gaussian(images)(seeds, y).
     y        (B,) classes.
@@ -30,8 +32,8 @@ def langevin(model, x0, y, *, energy: Literal["joint", "cross-entropy"] = "joint
     batch    chains moved at once; changes no result. Few fit into the processor's cache, and are faster than all.
     generator   a torch.Generator, an int, or one seed a chain; the beginnings may have been drawn with the same.
 
-    Returns where the chains end, not kept in [0, 1]. The weights are at rest meanwhile. Raises ValueError for images, labels
-    or models that do not fit, and for chains that are not finite.
+    Returns where the chains end, not kept in [0, 1]. The weights are at rest meanwhile. Raises ValueError for images,
+    labels or models that do not fit, and for chains that are not finite.
     """
     from tqdm import tqdm
 
@@ -41,9 +43,11 @@ def langevin(model, x0, y, *, energy: Literal["joint", "cross-entropy"] = "joint
     parts = list(zip(x0.split(batch), y.split(batch), seeds.split(batch)))
     with evaluating(model) if isinstance(model, torch.nn.Module) else nullcontext():
         for x, label, seed in tqdm(parts, desc="langevin", unit="batch", disable=not progress):
-            ends.append(dynamics.sgld(x, lambda x, label=label: descended(model(x), label), steps=steps, step_size=step_size, noise=noise,
+            ends.append(dynamics.sgld(x, lambda x, label=label: descended(model(x), label), steps=steps,
+                                      step_size=step_size, noise=noise,
                                           generator=rng.fold(seed, DIFFUSION)))
     x = torch.cat(ends)
     if not torch.isfinite(x).all():
-        raise ValueError(f"{int((~torch.isfinite(x.flatten(1)).all(1)).sum())} of {len(x)} chains are not finite; take a smaller step_size than {step_size:g}")
+        raise ValueError(f"{int((~torch.isfinite(x.flatten(1)).all(1)).sum())} of {len(x)} chains are not finite; take "
+                         f"a smaller step_size than {step_size:g}")
     return x

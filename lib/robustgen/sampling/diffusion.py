@@ -1,4 +1,5 @@
-"""Images from a denoiser's density: a blind denoiser's own sampler, the steps of a diffusion model, annealed Langevin dynamics.
+"""Images from a denoiser's density: a blind denoiser's own sampler, the steps of a diffusion model, annealed Langevin
+dynamics.
 
 The latter two follow a schedule of noise levels and suppose that the score at level s is that of s. A GradResNet is
 not told s: its score is that of the noise it finds in y, so nothing corrects a drift from the schedule. `blind`
@@ -21,8 +22,10 @@ def noise_levels(highest: Positive, lowest: Positive, count: Count):
 
 
 @arguments
-def blind(model, y, *, step: Fraction, beta: Fraction, lowest: Positive, steps: Count, c=None, generator=None, progress: bool = False):
-    """Stochastic ascent by the noise level that the score itself implies (Kadkhodaie & Simoncelli 2021, Algorithm 1): (B, C, H, W).
+def blind(model, y, *, step: Fraction, beta: Fraction, lowest: Positive, steps: Count, c=None, generator=None,
+          progress: bool = False):
+    """Stochastic ascent by the noise level that the score itself implies (Kadkhodaie & Simoncelli 2021, Algorithm 1):
+    (B, C, H, W).
 
     y <- y + h s^2 grad log p(y) + sqrt((1 - beta h)^2 - (1 - h)^2) s e,  s = sqrt(d) / ||grad log p(y)||,  e ~ N(0, I),
     image by image, until s <= `lowest` or for `steps` steps; then D(y).
@@ -50,7 +53,8 @@ def blind(model, y, *, step: Fraction, beta: Fraction, lowest: Positive, steps: 
 
 
 def ancestral(model, y, sigmas, *, c=None, generator=None, progress=False):
-    """The reverse steps of a diffusion model (Ho et al. 2020, as Song et al. 2021 write them for growing variance): (B, C, H, W).
+    """The reverse steps of a diffusion model (Ho et al. 2020, as Song et al. 2021 write them for growing variance): (B,
+    C, H, W).
 
     From level s to the next lower one t:  y <- y + (s^2 - t^2) grad log p(y) + t sqrt(1 - t^2 / s^2) e,  e ~ N(0, I).
     The last step gives D(y).
@@ -66,14 +70,17 @@ def ancestral(model, y, sigmas, *, c=None, generator=None, progress=False):
     seeds = rng.seeds(generator, len(y), y.device)
     sigmas = _falling(model, sigmas)
     with torch.no_grad():
-        for i, (s, t) in enumerate(tqdm(list(zip(sigmas, sigmas[1:])), desc="ancestral sampling", unit="step", disable=not progress)):
+        for i, (s, t) in enumerate(tqdm(list(zip(sigmas, sigmas[1:])), desc="ancestral sampling", unit="step",
+                                        disable=not progress)):
             step = 1 - t**2 / s**2   # (s^2 - t^2) grad log p(y) is this share of D(y) - y
-            y = y + step * (_denoise(model, y, s, c) - y) + t / 255 * step**0.5 * rng.normal(seeds, y.shape[1:], stream=i).to(y.dtype)
+            noise = rng.normal(seeds, y.shape[1:], stream=i).to(y.dtype)
+            y = y + step * (_denoise(model, y, s, c) - y) + t / 255 * step**0.5 * noise
         return _denoise(model, y, sigmas[-1], c)
 
 
 @arguments
-def annealed_langevin(model, y, sigmas, *, steps: Count, step_size: Positive, c=None, generator=None, progress: bool = False):
+def annealed_langevin(model, y, sigmas, *, steps: Count, step_size: Positive, c=None, generator=None,
+                      progress: bool = False):
     """Langevin dynamics at one noise level after the other (Song & Ermon 2019, Algorithm 1), then D(y): (B, C, H, W).
 
     At level s, `steps` times:  y <- y + a / 2 grad log p(y) + sqrt(a) e,  a = step_size s^2,  e ~ N(0, I).
@@ -85,8 +92,8 @@ def annealed_langevin(model, y, sigmas, *, steps: Count, step_size: Positive, c=
     seeds = rng.seeds(generator, len(y), y.device)
     for i, s in enumerate(tqdm(_falling(model, sigmas), desc="annealed Langevin", unit="level", disable=not progress)):
         a = step_size * (s / 255) ** 2
-        y = ascent.ascend(y, lambda y: scores.log_density_unchecked(model, y, c), step=ascent.scaled(a / 2), project=lambda y: y,
-                          steps=steps, noise=a**0.5, generator=rng.fold(seeds, i))
+        y = ascent.ascend(y, lambda y: scores.log_density_unchecked(model, y, c), step=ascent.scaled(a / 2),
+                          project=lambda y: y, steps=steps, noise=a**0.5, generator=rng.fold(seeds, i))
     with torch.no_grad():
         return _denoise(model, y, s, c)
 
@@ -95,7 +102,8 @@ def _falling(model, sigmas):
     """The noise levels as numbers, if they are positive and fall, and the model denoises."""
     sigmas = [float(sigma) for sigma in sigmas]
     if not sigmas or sigmas[-1] <= 0 or sigmas != sorted(sigmas, reverse=True):
-        raise ValueError("noise levels must be positive and fall, in 0-255 units; take noise_levels(highest, lowest, count)")
+        raise ValueError("noise levels must be positive and fall, in 0-255 units; take noise_levels(highest, lowest, "
+                         "count)")
     scores.check_denoiser(model)
     return sigmas
 

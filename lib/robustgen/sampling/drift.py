@@ -1,8 +1,9 @@
-"""Generation from classifiers: Prior-Guided Drift Diffusion (PGDD), its smoothed form for standard nets, an adaptive one; Langevin chains of a class.
+"""Generation from classifiers: Prior-Guided Drift Diffusion (PGDD), its smoothed form for standard nets, an adaptive
+one; Langevin chains of a class.
 
-Sources: Implicit denoiser structure in robust classifiers explains generative capabilities, sections 3, 5 and C.1: an image
-drifts away, in the features of a layer, from a noisy version of where it began. JEAT, section 3.1: an image descends the energy
-of a class.
+Sources: Implicit denoiser structure in robust classifiers explains generative capabilities, sections 3, 5 and C.1: an
+image drifts away, in the features of a layer, from a noisy version of where it began. JEAT, section 3.1: an image
+descends the energy of a class.
 """
 
 from typing import Literal
@@ -23,15 +24,18 @@ DRIFT, DIFFUSION, SMOOTHING = range(3)   # what an image's seed is folded with
 class _Drift:
     """The objective of eq. 6 for a batch: L(x) = ||r(x) - sg[r(x0 + e)]||^2, with what is seen on the way."""
 
-    def __init__(self, model, x0, seeds, layer, drift_noise, smoothing_sigma=0.0, smoothing_draws=1, smoothing="gradients", edit=None, batch=50):
+    def __init__(self, model, x0, seeds, layer, drift_noise, smoothing_sigma=0.0, smoothing_draws=1,
+                 smoothing="gradients", edit=None, batch=50):
         self.net, self.seeds = hearing(features(model, layer), x0, layer), rng.fold(seeds, SMOOTHING)
-        self.sigma, self.draws, self.kind, self.edit, self.batch, self.t = smoothing_sigma, smoothing_draws, smoothing, edit, batch, 0
+        self.sigma, self.draws, self.kind = smoothing_sigma, smoothing_draws, smoothing
+        self.edit, self.batch, self.t = edit, batch, 0
         self.noisy = x0 + drift_noise * rng.normal(rng.fold(seeds, DRIFT), x0.shape[1:]).to(x0.dtype)
         with torch.no_grad():
             self.reference = self.net(self.noisy)[0]
 
     def loss(self, x, rows=slice(None)):
-        """L at each image, (B,), in whose graph its gradient is PGDD's, sPGDD's or that of an edited Gram operator. Keeps the logits."""
+        """L at each image, (B,), in whose graph its gradient is PGDD's, sPGDD's or that of an edited Gram operator.
+        Keeps the logits."""
         reference = self.reference[rows]
         with torch.set_grad_enabled(not self.sigma):
             h, logits = self.net(x)
@@ -42,10 +46,12 @@ class _Drift:
             gradient = spectrum_edits.edited_gradient(h, x, self.noisy[rows], reference, self.edit)
         else:
             return loss
-        return loss.detach() + ((x - x.detach()) * gradient).flatten(1).sum(1)   # a value, and a gradient taken elsewhere
+        # a value, and a gradient taken elsewhere
+        return loss.detach() + ((x - x.detach()) * gradient).flatten(1).sum(1)
 
     def _smoothed(self, x, reference, seeds):
-        """Mean over draws n of the gradient of L at x + n (section 3.1), or the gradient of L with the mean of r(x + n) for r(x)."""
+        """Mean over draws n of the gradient of L at x + n (section 3.1), or the gradient of L with the mean of r(x + n)
+        for r(x)."""
         chunk = max(1, self.batch // len(x))
         draws = [range(i, min(i + chunk, self.draws)) for i in range(0, self.draws, chunk)]
 
@@ -55,7 +61,8 @@ class _Drift:
 
         if self.kind == "features":
             with torch.no_grad():
-                mean = sum(self.net(copies(part))[0].unflatten(0, (len(part), len(x))).sum(0) for part in draws) / self.draws
+                mean = sum(self.net(copies(part))[0].unflatten(0, (len(part), len(x))).sum(0)
+                           for part in draws) / self.draws
         gradient = torch.zeros_like(x)
         for part in draws:
             z = copies(part).requires_grad_()
@@ -74,7 +81,8 @@ class _Drift:
         """Norms (B,) of a gradient; refuses one that is not finite."""
         norms = norm(gradient).flatten()
         if not torch.isfinite(norms).all():
-            raise ValueError(f"the gradient is not finite at iteration {self.t}; take a smaller step, another layer, or look for inf in the model")
+            raise ValueError(f"the gradient is not finite at iteration {self.t}; take a smaller step, another layer, "
+                             "or look for inf in the model")
         return norms
 
 
@@ -83,8 +91,9 @@ def _squared(h):
 
 
 @arguments
-def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusion_noise: NonNegative, eps: Positive, step_size: Positive,
-         steps: Count, smoothing_sigma: NonNegative = 0.0, smoothing_draws: Count = 1, smoothing: Literal["gradients", "features"] = "gradients",
+def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusion_noise: NonNegative, eps: Positive,
+         step_size: Positive, steps: Count, smoothing_sigma: NonNegative = 0.0, smoothing_draws: Count = 1,
+         smoothing: Literal["gradients", "features"] = "gradients",
          edit=None, record=(), callback=None, batch: Count = 50, generator=None, progress: bool = False):
     """Prior-Guided Drift Diffusion (Algorithm 1): climb ||r(x) - r(x0 + e)||^2, e ~ N(0, drift_noise^2 I) drawn once.
 
@@ -94,10 +103,10 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusio
     eps              max norm of x - x0; 1 or more binds nothing. Images are clamped to [0, 1], which Algorithm 1, whose
                      pixels are normalised, leaves out.
     step_size        l2 length of a step.
-    smoothing_sigma, smoothing_draws   sPGDD (section 3.1): in each step the gradients at that many perturbed copies of x, with
-                     noise of that standard deviation, are averaged. The reference stays; the paper's formula leaves open whether
-                     x or the reference is perturbed, and smoothing x is what SmoothGrad does, to which it refers.
-                     smoothing="features" averages the copies' features before the distance is taken.
+    smoothing_sigma, smoothing_draws   sPGDD (section 3.1): in each step the gradients at that many perturbed copies of
+                     x, with noise of that standard deviation, are averaged. The reference stays; the paper's formula
+                     leaves open whether x or the reference is perturbed, and smoothing x is what SmoothGrad does, to
+                     which it refers. smoothing="features" averages the copies' features before the distance is taken.
     edit             an edit of the Gram operator's spectrum, see `gram`.
     record           iterations whose images are kept, 0 for x0.
     callback         called as callback(t, x) after step t of each batch, from 0; a true answer ends that batch.
@@ -113,8 +122,10 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusio
     if edit and smoothing_sigma:
         raise ValueError("an edit of the spectrum and smoothing do not combine; leave out one of them")
     if smoothing_draws > 1 and not smoothing_sigma:
-        raise ValueError(f"{smoothing_draws} smoothing draws without noise are all the same; set smoothing_sigma, such as 0.1")
-    settings = dict(layer=layer, drift_noise=drift_noise, smoothing_sigma=smoothing_sigma, smoothing_draws=smoothing_draws, smoothing=smoothing,
+        raise ValueError(f"{smoothing_draws} smoothing draws without noise are all the same; set smoothing_sigma, such "
+                         "as 0.1")
+    settings = dict(layer=layer, drift_noise=drift_noise, smoothing_sigma=smoothing_sigma,
+                    smoothing_draws=smoothing_draws, smoothing=smoothing,
                     edit=edit, batch=batch)
 
     def run(x0, seeds, bar):
@@ -135,24 +146,28 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusio
             bar.update(len(x))
             return callback(t, x) if callback else False
 
-        x = ascent.ascend(x0, climb, step=step, project=ascent.ball("linf", x0, eps), steps=steps, noise=diffusion_noise,
-                          generator=rng.fold(seeds, DIFFUSION), callback=after)
+        x = ascent.ascend(x0, climb, step=step, project=ascent.ball("linf", x0, eps), steps=steps,
+                          noise=diffusion_noise, generator=rng.fold(seeds, DIFFUSION), callback=after)
         return trace.whole(x, drift.ends(x), torch.full_like(seeds, drift.t * smoothing_draws))
 
     return in_batches(run, x0, generator, max(1, batch // smoothing_draws), steps, record, progress)
 
 
 @arguments
-def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: Count = 200, drift_noise: Positive = 0.2, diffusion_noise: NonNegative = 0.01,
-                  step_size: Positive = 0.04, largest_step: Positive = 0.08, gain: Positive = 0.05, grow: Positive = 1.5, shrink: Fraction = 0.5,
-                  tolerance: Positive = 0.02, patience: Count = 3, eps: Positive = 1.0, record=(), batch: Count = 50, generator=None, progress: bool = False):
-    """PGDD whose step and noise follow each trajectory, with one set of defaults for every net (named as missing in section 5).
+def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: Count = 200, drift_noise: Positive = 0.2,
+                  diffusion_noise: NonNegative = 0.01, step_size: Positive = 0.04, largest_step: Positive = 0.08,
+                  gain: Positive = 0.05, grow: Positive = 1.5, shrink: Fraction = 0.5,
+                  tolerance: Positive = 0.02, patience: Count = 3, eps: Positive = 1.0, record=(), batch: Count = 50,
+                  generator=None, progress: bool = False):
+    """PGDD whose step and noise follow each trajectory, with one set of defaults for every net (named as missing in
+    section 5).
 
-    A step that raises the loss by more than the share `gain` makes the next one `grow` times as long; any other makes it
-    `shrink` times as long. Diffusion noise falls with the step. A trajectory ends once, for `patience` steps, its class stays,
-    its confidence moves by at most `tolerance`, and its pixels by at most `tolerance` (root mean square).
+    A step that raises the loss by more than the share `gain` makes the next one `grow` times as long; any other makes
+    it `shrink` times as long. Diffusion noise falls with the step. A trajectory ends once, for `patience` steps, its
+    class stays, its confidence moves by at most `tolerance`, and its pixels by at most `tolerance` (root mean square).
 
-    step_size, largest_step, tolerance   root mean squares over pixels, in units of [0, 1]: so they suit every image size.
+    step_size, largest_step, tolerance   root mean squares over pixels, in units of [0, 1]: so they suit every image
+                                         size.
     steps            at most that many.
 
     The other arguments, the result and the errors are those of `pgdd`.
@@ -206,7 +221,8 @@ def in_batches(run, x0, generator, batch, steps, record, progress):
 
     late = [t for t in record if not 0 <= t <= steps]
     if late:
-        raise ValueError(f"iteration {max(late)} cannot be recorded, as there are {steps} steps; record iterations from 0 to {steps}")
+        raise ValueError(f"iteration {max(late)} cannot be recorded, as there are {steps} steps; record iterations "
+                         f"from 0 to {steps}")
     seeds = rng.seeds(generator, len(x0), x0.device)
     with tqdm(total=len(x0) * steps, desc="drifting", unit="step", disable=not progress) as bar, torch.enable_grad():
         return join_trajectories([run(x, s, bar) for x, s in zip(x0.split(batch), seeds.split(batch))])

@@ -1,8 +1,9 @@
 """The Gram operator J'J in PGDD: how far eqs. 7 to 9 hold, and what becomes of generation when its spectrum is edited.
 
 PGDD's gradient is 2 J'd, d = r(x) - r(x0 + e). With the eigenvalues L and vectors V of J'J it is -2 V L c: L weighs the
-coordinates c of the displacement that explains d. An edit puts other weights L' in its place and leaves the net, V and c as
-they are; so what changes is due to the spectrum. Directions outside V, which J'J removes altogether, may be given a weight too.
+coordinates c of the displacement that explains d. An edit puts other weights L' in its place and leaves the net, V and
+c as they are; so what changes is due to the spectrum. Directions outside V, which J'J removes altogether, may be given
+a weight too.
 """
 
 import torch
@@ -16,7 +17,8 @@ def edited_gradient(h, x, noisy, reference, edit):
 
     h           features of x, with their graph: J takes a backward pass for each of the m features.
     noisy, reference   x0 + e and its features.
-    edit        eigenvalues (B, m), from the largest -> (those in their place (B, m), weight of all other directions (B,) or 0).
+    edit        eigenvalues (B, m), from the largest -> (those in their place (B, m), weight of all other directions
+                (B,) or 0).
     """
     h = h.flatten(1)
     jacobian = jacobian_rows(h, x).double()
@@ -52,12 +54,14 @@ def truncated(k: Count):
 @arguments
 def powered(p: NonNegative):
     """Every eigenvalue to the power p: 1 changes nothing, 0 is flat, above 1 is steeper."""
-    return lambda eigenvalues: (eigenvalues.clamp_min(1e-10 * eigenvalues[:, :1]) ** p, 0)   # 0 ** 0 would be 1 only here and there
+    # 0 ** 0 would be 1 only here and there
+    return lambda eigenvalues: (eigenvalues.clamp_min(1e-10 * eigenvalues[:, :1]) ** p, 0)
 
 
 @arguments
 def floored(share: NonNegative):
-    """`share` of the largest eigenvalue for all directions of pixel space: the tail that low rank takes away, restored."""
+    """`share` of the largest eigenvalue for all directions of pixel space: the tail that low rank takes away,
+    restored."""
     return lambda eigenvalues: (eigenvalues + share * eigenvalues[:, :1], share * eigenvalues[:, 0])
 
 
@@ -67,6 +71,7 @@ def replaced(spectrum):
 
     def edit(eigenvalues):
         if len(shape) != eigenvalues.shape[1]:
-            raise ValueError(f"the spectrum has {len(shape)} eigenvalues, and J'J of this layer {eigenvalues.shape[1]}; take one of a layer of the same size")
+            raise ValueError(f"the spectrum has {len(shape)} eigenvalues, and J'J of this layer "
+                             f"{eigenvalues.shape[1]}; take one of a layer of the same size")
         return eigenvalues[:, :1] * shape.to(eigenvalues.device), 0
     return edit

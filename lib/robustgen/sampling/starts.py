@@ -35,7 +35,8 @@ def perlin_start(n: Count, shape, *, cells: Count = 4, octaves: Count = 3, ampli
 
         top, bottom = (torch.lerp(corner(down, 0), corner(down, 1), _fade(u)) for down in (0, 1))
         total += torch.lerp(top, bottom, _fade(v)) / 2**octave
-    return 0.5 + amplitude * total / (0.5**0.5 * (2 - 2.0 ** (1 - octaves)))   # one octave reaches at most the root of a half
+    # one octave reaches at most the root of a half
+    return 0.5 + amplitude * total / (0.5**0.5 * (2 - 2.0 ** (1 - octaves)))
 
 
 def _fade(t):

@@ -1,4 +1,5 @@
-"""What is kept of images on their way: classes, confidences, gradient norms; when they settle, and how often two agree."""
+"""What is kept of images on their way: classes, confidences, gradient norms; when they settle, and how often two
+agree."""
 
 from dataclasses import dataclass, fields
 
@@ -10,7 +11,8 @@ class Trajectories:
     """What PGDD met on its way, for B trajectories of at most T steps.
 
     images           (B, C, H, W), the last ones.
-    classes          (B, T + 1) most likely class at each iterate, x0 first. A trajectory that ends early keeps its last entry.
+    classes          (B, T + 1) most likely class at each iterate, x0 first. A trajectory that ends early keeps its last
+                     entry.
     confidences      (B, T + 1) its softmax probability.
     gradient_norms   (B, T) l2 norms; NaN after the end.
     evaluations      (B,) gradients taken, each smoothing draw counted.
@@ -25,7 +27,8 @@ class Trajectories:
     iterates: dict
 
     def settled(self, confidence=0.9):
-        """(B,) the iteration from which on the class stays the same and its confidence at least `confidence`; T + 1 if there is none."""
+        """(B,) the iteration from which on the class stays the same and its confidence at least `confidence`; T + 1 if
+        there is none."""
         good = (self.classes == self.classes[:, -1:]) & (self.confidences >= confidence)
         return good.shape[1] - good.flip(1).long().cumprod(1).sum(1)   # less the length of the last unbroken run
 
@@ -34,7 +37,8 @@ class Trajectories:
         return self.settled(confidence) <= self.classes.shape[1] - 1 - hold
 
     def calm(self, tolerance=0.02, patience=3):
-        """(B,) the step after which class has stayed and confidence moved by at most `tolerance` for `patience` steps; T where that never was.
+        """(B,) the step after which class has stayed and confidence moved by at most `tolerance` for `patience` steps;
+        T where that never was.
 
         It is where a trajectory could have been ended by what is seen up to there.
         """
@@ -45,8 +49,10 @@ class Trajectories:
 
 def join_trajectories(parts):
     """Trajectories of several batches as one."""
-    tensors = {field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Trajectories) if field.name != "iterates"}
-    return Trajectories(**tensors, iterates={t: torch.cat([part.iterates[t] for part in parts]) for t in parts[0].iterates})
+    tensors = {field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Trajectories)
+               if field.name != "iterates"}
+    return Trajectories(**tensors,
+                        iterates={t: torch.cat([part.iterates[t] for part in parts]) for t in parts[0].iterates})
 
 
 class Trace:
@@ -63,7 +69,8 @@ class Trace:
 
     def still(self, t, rows, tolerance):
         """Whether class and confidence are those of the iteration before."""
-        same = self.classes[rows, t] == self.classes[rows, t - 1]   # at t = 0 that is the last one, which holds no class yet
+        # at t = 0 that is the last one, which holds no class yet
+        same = self.classes[rows, t] == self.classes[rows, t - 1]
         return same & ((self.confidences[rows, t] - self.confidences[rows, t - 1]).abs() <= tolerance)
 
     def keep(self, t, x):
@@ -74,7 +81,8 @@ class Trace:
         """Trajectories that end in images x with these logits."""
         confidence, label = _top(logits)
         ended = self.classes < 0
-        return Trajectories(x, torch.where(ended, label[:, None], self.classes), torch.where(ended, confidence[:, None], self.confidences),
+        return Trajectories(x, torch.where(ended, label[:, None], self.classes),
+                            torch.where(ended, confidence[:, None], self.confidences),
                             self.norms, evaluations, {t: self.iterates.get(t, x) for t in self.record})
 
 

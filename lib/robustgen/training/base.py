@@ -11,7 +11,8 @@ class Objective(nn.Module):
     """What the trainer knows of an objective."""
 
     second_order = False   # whether the loss holds a gradient
-    rests = "density"      # the head of a GradResNet that the loss does not use: DDP waits for every weight that is to be trained
+    # the head of a GradResNet that the loss does not use: DDP waits for every weight that is to be trained
+    rests = "density"
 
     def __init__(self, model):
         super().__init__()

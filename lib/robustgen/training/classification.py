@@ -75,7 +75,8 @@ class GradNorm(Objective):
 
         gradient, values, logits = gradient_and_values(self.model, loss, x)
         penalty = gradient.square().sum((1, 2, 3)).mean()
-        return values.mean() + self.lam * penalty, {"accuracy": (logits.argmax(1) == y).float().mean(), "penalty": penalty.detach()}
+        return values.mean() + self.lam * penalty, {"accuracy": (logits.argmax(1) == y).float().mean(),
+                                                    "penalty": penalty.detach()}
 
     def compile(self):
         self._loss = torch.compile(self._loss)   # a compiled model alone cannot be differentiated twice
@@ -95,7 +96,8 @@ class Smoothness(Objective):
     def forward(self, x, y, generator=None):
         logits, noisy = self.output(torch.cat([x, x + self.sigma * noise_like(x, generator)])).chunk(2)
         penalty = (noisy - logits).square().sum(1).mean()
-        return cross_entropy(logits, y) + self.lam * penalty, {"accuracy": (logits.argmax(1) == y).float().mean(), "penalty": penalty.detach()}
+        return cross_entropy(logits, y) + self.lam * penalty, {"accuracy": (logits.argmax(1) == y).float().mean(),
+                                                               "penalty": penalty.detach()}
 
 
 class AdversarialCE(CrossEntropy):

@@ -20,7 +20,8 @@ Range = Annotated[list[NonNegative], Field(min_length=2, max_length=2)]
 
 
 def squared_uniform(sigma, seeds):
-    """Noise levels (B,), the square of a uniform variable, between the two of `sigma` (classification-denoising paper, 3.3)."""
+    """Noise levels (B,), the square of a uniform variable, between the two of `sigma` (classification-denoising paper,
+    3.3)."""
     low, high = (value ** 0.5 for value in sigma)
     return (low + (high - low) * rng.uniform(seeds, ())) ** 2
 
@@ -28,12 +29,14 @@ def squared_uniform(sigma, seeds):
 def _levels(name, sigma, lowest):
     low, high = sigma
     if not lowest <= low <= high:
-        raise ValueError(f"{name!r} is {sigma}: it should be the lowest and the highest noise level, in 0-255 units, from {lowest} up")
+        raise ValueError(f"{name!r} is {sigma}: it should be the lowest and the highest noise level, in 0-255 units, "
+                         f"from {lowest} up")
     return sigma
 
 
 class Denoising(Objective):
-    """Plain denoising: E (1/d) ||x - D(y)||^2 for y = x + sigma e, e ~ N(0, I), d pixels (classification-denoising paper, eq. 8).
+    """Plain denoising: E (1/d) ||x - D(y)||^2 for y = x + sigma e, e ~ N(0, I), d pixels (classification-denoising
+    paper, eq. 8).
 
     sigma   (lowest, highest) in 0-255 units; drawn as the square of a uniform variable.
     """
@@ -63,7 +66,8 @@ class Denoising(Objective):
         return self.model.denoise(x + sigma.view(-1, 1, 1, 1) / 255 * e, sigma).to(x.dtype) - x
 
     def compile(self):
-        self._loss = torch.compile(self._loss)   # the denoiser may be a gradient: the loss then holds a second derivative
+        # the denoiser may be a gradient: the loss then holds a second derivative
+        self._loss = torch.compile(self._loss)
 
     @torch.no_grad()
     def test(self, x, y):
@@ -78,15 +82,16 @@ class JointDenoising(Denoising):
 
     The second half is the score matching loss; divided by the number of pixels d it is the "mean-squared denoising
     objective" of the paper's appendix A. As D(y) = y + sigma^2 grad log p(y), it is ||(D(y) - x) / sigma||^2 / d.
-    task     "joint", or one half alone: "classification" (of any classifier), "denoising". The other half's weights then rest.
+    task     "joint", or one half alone: "classification" (of any classifier), "denoising". The other half's weights
+             then rest.
     sigma_classification, sigma_denoising   (lowest, highest) in 0-255 units; sigma is the square of a uniform variable.
     margin, mixed   classification only: padded crops by so many pixels; MixUp or CutMix. Flips are the trainer's.
     every    the denoising loss of the joint task takes every so-manieth image (paper: 64 of 128).
     """
 
     @arguments
-    def __init__(self, model: nn.Module, *, task: Literal["joint", "classification", "denoising"], sigma_classification: Range,
-                 sigma_denoising: Range, margin: Index, mixed: bool, every: Count):
+    def __init__(self, model: nn.Module, *, task: Literal["joint", "classification", "denoising"],
+                 sigma_classification: Range, sigma_denoising: Range, margin: Index, mixed: bool, every: Count):
         self.rests = {"joint": None, "classification": "density", "denoising": "classify"}[task]
         self.second_order = task != "classification"
         if task == "classification":
@@ -98,7 +103,8 @@ class JointDenoising(Denoising):
 
     def prepare(self, images, first, count, whole, seed):
         if self.task == "joint" and count % self.every:
-            raise ValueError(f"'every' is {self.every}, but a process has {count} images of a batch; choose a batch that is a multiple on each process")
+            raise ValueError(f"'every' is {self.every}, but a process has {count} images of a batch; choose a batch "
+                             "that is a multiple on each process")
 
     def forward(self, x, y, generator=None):
         seeds = rng.seeds(generator, len(x), x.device)

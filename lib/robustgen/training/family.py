@@ -32,7 +32,8 @@ def train(name, profile, *, precision=None, strategy="ddp"):
     run = replace(run, precision=precision or run.precision)
     fabric = _fabric(run.precision, strategy)
     if run.batch % fabric.world_size:
-        raise ValueError(f"batch {run.batch} cannot be shared out over {fabric.world_size} processes; choose a multiple of it")
+        raise ValueError(f"batch {run.batch} cannot be shared out over {fabric.world_size} processes; choose a "
+                         "multiple of it")
     source = f"params/{profile}/train.yaml, {name}"
     for settings in run.members().values():
         check_run(settings, source)   # all of them, before the first takes its time
@@ -68,9 +69,11 @@ def _open(work, settings):
 
 def _close(work, target, run):
     """Move finished work to its place, with the members' histories as one table beside it."""
-    rows = [{"member": member} | row for member in run.members() for row in json.loads((work / f"{member}.json").read_text())["history"]]
+    rows = [{"member": member} | row for member in run.members()
+            for row in json.loads((work / f"{member}.json").read_text())["history"]]
     with paths.atomic(target.parent / f"{target.name}.csv") as new, open(new, "w", newline="") as file:
-        table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))   # members may log different things
+        # members may log different things
+        table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         table.writeheader()
         table.writerows(rows)
     for left in [*work.glob("*.state"), *work.glob(".tmp-*")]:   # by a kill at a bad moment
@@ -91,8 +94,10 @@ def _fabric(precision, strategy):
         from lightning_fabric.strategies import FSDPStrategy  # costs half a second
         from torch.distributed.fsdp import MixedPrecision
 
-        strategy = FSDPStrategy(state_dict_type="full", mixed_precision=MixedPrecision())   # images stay float32; autocast does the rest
-    fabric = Fabric(devices=local, num_nodes=world // local, strategy=strategy if world > 1 else "auto", precision=precision)
+        # images stay float32; autocast does the rest
+        strategy = FSDPStrategy(state_dict_type="full", mixed_precision=MixedPrecision())
+    fabric = Fabric(devices=local, num_nodes=world // local, strategy=strategy if world > 1 else "auto",
+                    precision=precision)
     fabric.launch()
     return fabric
 
@@ -100,17 +105,22 @@ def _fabric(precision, strategy):
 def main():
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python -m robustgen.train", description="Train the nets of a run; a killed training goes on where it was.")
-    parser.add_argument("run", nargs="?", help="a section of params/<profile>/train.yaml; without it, their names are printed, a line each")
+    parser = argparse.ArgumentParser(prog="python -m robustgen.train", description="Train the nets of a run; a killed "
+                                                                                   "training goes on where it was.")
+    parser.add_argument("run", nargs="?", help="a section of params/<profile>/train.yaml; without it, their names are "
+                                               "printed, a line each")
     parser.add_argument("--profile", required=True, help=f"one of: {', '.join(profile_names())}")
-    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), help="of the arithmetic, in place of the run's own")
-    parser.add_argument("--strategy", choices=("ddp", "fsdp"), default="ddp", help="for several processes (default: ddp)")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), help="of the arithmetic, in place of the "
+                                                                               "run's own")
+    parser.add_argument("--strategy", choices=("ddp", "fsdp"), default="ddp", help="for several processes (default: "
+                                                                                   "ddp)")
     args = parser.parse_args()
     try:
         if args.run is None:
             print("\n".join(run_names(args.profile)))
         else:
-            print(train(args.run, args.profile, precision=args.precision, strategy=args.strategy).relative_to(paths.ROOT))
+            print(train(args.run, args.profile, precision=args.precision,
+                        strategy=args.strategy).relative_to(paths.ROOT))
     except (ValueError, OSError, FloatingPointError) as problem:
         parser.exit(1, f"{problem}\n")
 

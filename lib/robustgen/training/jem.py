@@ -25,8 +25,8 @@ class JEM(Objective):
     """
 
     @arguments
-    def __init__(self, model: nn.Module, *, sigma: NonNegative, sgld_steps: Count, sgld_step: Positive, sgld_noise: NonNegative,
-                 buffer: Count, reinit: Fraction, start: Literal["uniform", "class_gaussian"]):
+    def __init__(self, model: nn.Module, *, sigma: NonNegative, sgld_steps: Count, sgld_step: Positive,
+                 sgld_noise: NonNegative, buffer: Count, reinit: Fraction, start: Literal["uniform", "class_gaussian"]):
         super().__init__(model)
         self.sigma, self.buffer, self.reinit, self.start = sigma, buffer, reinit, start
         self.sgld = dict(steps=sgld_steps, step_size=sgld_step, noise=sgld_noise)
@@ -34,7 +34,8 @@ class JEM(Objective):
 
     def prepare(self, images, first, count, whole, seed):
         if self.buffer < whole:
-            raise ValueError(f"'buffer' is {self.buffer}: it should hold a chain for each of the {whole} images of a batch")
+            raise ValueError(f"'buffer' is {self.buffer}: it should hold a chain for each of the {whole} images of a "
+                             "batch")
         self.chains = ReplayBuffer(dynamics.STARTS[self.start](images), first, count, self.buffer // whole, seed,
                                            images.x.device)
 
@@ -54,7 +55,8 @@ class JEM(Objective):
             raise ValueError("the replay buffer is empty; call prepare(images, 0, batch, batch, seed) first")
         begin, slot = self.chains.draw(rng.fold(seeds, 1), self.reinit)
         with evaluating(self.model):
-            reached = dynamics.sgld(begin.to(dtype), lambda x: marginal_energy(self.output(x)), **self.sgld, generator=rng.fold(seeds, 2))
+            reached = dynamics.sgld(begin.to(dtype), lambda x: marginal_energy(self.output(x)), **self.sgld,
+                                    generator=rng.fold(seeds, 2))
         self.chains.put(reached, slot)
         return reached
 
@@ -71,7 +73,8 @@ class JEM(Objective):
         logits = self.output(x)
         energy, energy_sampled = marginal_energy(logits).mean(), marginal_energy(self.output(sampled)).mean()
         loss = cross_entropy(logits, y) + energy - energy_sampled
-        return loss, {"accuracy": (logits.argmax(1) == y).float().mean(), "energy": energy.detach(), "energy_sampled": energy_sampled.detach()}
+        return loss, {"accuracy": (logits.argmax(1) == y).float().mean(), "energy": energy.detach(),
+                      "energy_sampled": energy_sampled.detach()}
 
 
 class JEAT(JEM):
@@ -83,8 +86,8 @@ class JEAT(JEM):
     """
 
     @arguments
-    def __init__(self, model: nn.Module, *, eps: Positive, sgld_steps: Count, sgld_step: Positive, sgld_noise: NonNegative,
-                 buffer: Count, reinit: Fraction, start: Literal["uniform", "class_gaussian"]):
+    def __init__(self, model: nn.Module, *, eps: Positive, sgld_steps: Count, sgld_step: Positive,
+                 sgld_noise: NonNegative, buffer: Count, reinit: Fraction, start: Literal["uniform", "class_gaussian"]):
         super().__init__(model, sigma=0.0, sgld_steps=sgld_steps, sgld_step=sgld_step, sgld_noise=sgld_noise,
                          buffer=buffer, reinit=reinit, start=start)
         self.eps = eps
@@ -92,5 +95,6 @@ class JEAT(JEM):
     def real(self, x, y, seeds):
         u = self.eps * (2 * rng.uniform(rng.fold(seeds, 3), x.shape[1:]).to(x.dtype) - 1)
         with evaluating(self.model):
-            return ascent.ascend(x, lambda x: joint_energy(self.output(x), y), step=lambda gradient: u + self.eps * gradient.sign(),
+            return ascent.ascend(x, lambda x: joint_energy(self.output(x), y),
+                                 step=lambda gradient: u + self.eps * gradient.sign(),
                                  project=ascent.ball("linf", x, self.eps), steps=1)

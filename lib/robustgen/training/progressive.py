@@ -16,7 +16,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Stage:
-    """Up to a share `until` of the training, a share `images` of each batch is denoised, in windows of `side` pixels."""
+    """Up to a share `until` of the training, a share `images` of each batch is denoised, in windows of `side`
+    pixels."""
 
     until: Share
     images: Share
@@ -27,7 +28,8 @@ class ProgressiveJointDenoising(JointDenoising):
     """Joint denoising (eq. 13) as the classification-denoising paper trains it on ImageNet (appendix A).
 
     Images come as squares larger than `side`. Classification sees random resized crops of `side` pixels; denoising sees
-    random windows, small and many at first, large and few at last (Zamir et al. 2022). Held-out images are cut at their centre.
+    random windows, small and many at first, large and few at last (Zamir et al. 2022). Held-out images are cut at their
+    centre.
 
     stages   of the denoised windows, a list of {until, images, side}: see Stage. The last one's `until` is 1.
     task, sigma_classification, sigma_denoising, mixed   as in JointDenoising.
@@ -36,13 +38,15 @@ class ProgressiveJointDenoising(JointDenoising):
     """
 
     @arguments
-    def __init__(self, model: nn.Module, *, task: Literal["joint", "classification", "denoising"], sigma_classification: Range,
-                 sigma_denoising: Range, mixed: bool, side: Count, stages: list[dict]):
-        super().__init__(model, task=task, sigma_classification=sigma_classification, sigma_denoising=sigma_denoising, margin=0, mixed=mixed, every=1)
+    def __init__(self, model: nn.Module, *, task: Literal["joint", "classification", "denoising"],
+                 sigma_classification: Range, sigma_denoising: Range, mixed: bool, side: Count, stages: list[dict]):
+        super().__init__(model, task=task, sigma_classification=sigma_classification, sigma_denoising=sigma_denoising,
+                         margin=0, mixed=mixed, every=1)
         self.side, self.stages = side, [Stage(**stage) for stage in stages]
         ends = [stage.until for stage in self.stages]
         if ends != sorted(set(ends)) or not ends or ends[-1] != 1:
-            raise ValueError(f"'stages' end at {ends}: they should go up, each to a share of the training, the last to 1")
+            raise ValueError(f"'stages' end at {ends}: they should go up, each to a share of the training, the last to "
+                             "1")
         self.at(0)
 
     def at(self, progress):
@@ -55,7 +59,8 @@ class ProgressiveJointDenoising(JointDenoising):
                                  "choose a batch whose share is a whole number")
         smallest, largest = min(images.x.shape[2:]), max(self.side, *(stage.side for stage in self.stages))
         if smallest < largest:
-            raise ValueError(f"crops of {largest} pixels do not fit into images of {tuple(images.x.shape[2:])}; choose smaller ones")
+            raise ValueError(f"crops of {largest} pixels do not fit into images of {tuple(images.x.shape[2:])}; choose "
+                             "smaller ones")
 
     def forward(self, x, y, generator=None):
         seeds = rng.seeds(generator, len(x), x.device)
@@ -65,7 +70,8 @@ class ProgressiveJointDenoising(JointDenoising):
             small = augment.window(x[part], rng.fold(seeds[part], 3), self.stage.side, self.stage.side)
             loss, log = Denoising.forward(self, small, y[part], rng.fold(seeds[part], 1))
         if self.task != "denoising":
-            loss_c, log_c = self._classification(augment.resized_crop(x, rng.fold(seeds, 4), self.side), y, rng.fold(seeds, 2))
+            loss_c, log_c = self._classification(augment.resized_crop(x, rng.fold(seeds, 4), self.side), y,
+                                                 rng.fold(seeds, 2))
             loss, log = loss + loss_c, log | log_c
         return loss, log
 

@@ -7,8 +7,8 @@ from .jem import JEAT, JEM
 from .progressive import ProgressiveJointDenoising
 
 OBJECTIVES = {objective.__name__: objective for objective in (
-    CrossEntropy, NoisyCE, GradNorm, Smoothness, AdversarialCE, PreJEAT, JEAT, JEM, JointDenoising, ProgressiveJointDenoising,
-    Denoising, Autoencoding)}
+    CrossEntropy, NoisyCE, GradNorm, Smoothness, AdversarialCE, PreJEAT, JEAT, JEM, JointDenoising,
+    ProgressiveJointDenoising, Denoising, Autoencoding)}
 
 
 def build_objective(model, name, *, source="build_objective", **kwargs):

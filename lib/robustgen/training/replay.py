@@ -25,12 +25,15 @@ class ReplayBuffer:
 
     @staticmethod
     def _room(count, slots, chains):
-        """An empty (count, slots, C, H, W), if it fits into the device's memory: the system grants what it does not have, and kills later."""
+        """An empty (count, slots, C, H, W), if it fits into the device's memory: the system grants what it does not
+        have, and kills later."""
         size = count * slots * chains[0].numel() * chains.element_size()
         cuda = chains.device.type == "cuda"
-        whole = torch.cuda.mem_get_info(chains.device)[1] if cuda else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        whole = (torch.cuda.mem_get_info(chains.device)[1] if cuda
+                 else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         if size > whole:
-            raise ValueError(f"a replay buffer of {count * slots} chains of shape {tuple(chains.shape[1:])} takes {size / 2**30:.3g} GiB, and there are "
+            raise ValueError(f"a replay buffer of {count * slots} chains of shape {tuple(chains.shape[1:])} takes "
+                             f"{size / 2**30:.3g} GiB, and there are "
                              f"{whole / 2**30:.3g} GiB of memory; lower 'buffer'")
         return chains.new_empty(count, slots, *chains.shape[1:])
 
@@ -45,10 +48,13 @@ class ReplayBuffer:
         return x, slot
 
     def replace(self, chains):
-        """Go on with kept chains (count, slots, C, H, W). Raises ValueError where they are of other images or of another size."""
+        """Go on with kept chains (count, slots, C, H, W). Raises ValueError where they are of other images or of
+        another size."""
         if chains.shape != self.chains.shape:
-            raise ValueError(f"the kept replay buffer is of shape {tuple(chains.shape)}, and this dataset and these settings need "
-                             f"{tuple(self.chains.shape)}; delete the run's folder in results/<profile>/training/ to begin anew")
+            raise ValueError(f"the kept replay buffer is of shape {tuple(chains.shape)}, and this dataset and these "
+                             "settings need "
+                             f"{tuple(self.chains.shape)}; delete the run's folder in results/<profile>/training/ to "
+                             "begin anew")
         self.chains = chains.to(self.chains)
 
     def put(self, x, slot):

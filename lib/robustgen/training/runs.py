@@ -48,7 +48,8 @@ class Run:
             if len(named) < len(values):
                 raise ValueError(f"{key!r} has a value twice: {values}")
             axes.append([(f"{key.rpartition('.')[2]}={name}", changes) for name, changes in named.items()])
-        return {",".join(name for name, _ in net): self._changed({k: v for _, changes in net for k, v in changes.items()})
+        return {",".join(name for name, _ in net): self._changed({k: v for _, changes in net
+                                                                  for k, v in changes.items()})
                 for net in itertools.product(*axes)}
 
     def _changed(self, changes):
@@ -56,7 +57,8 @@ class Run:
         for key, value in changes.items():
             group, _, leaf = key.rpartition(".")
             settings = fields.get(group, getattr(self, group, None)) if group else vars(self)
-            known("setting", key if not group or not isinstance(settings, dict) else leaf, settings if isinstance(settings, dict) else vars(self))
+            known("setting", key if not group or not isinstance(settings, dict) else leaf,
+                  settings if isinstance(settings, dict) else vars(self))
             fields |= {group: settings | {leaf: value}} if group else {leaf: value}
         return replace(self, **fields)
 

@@ -20,5 +20,6 @@ def step(t, *, at, factor):
 
 
 # Share of the peak learning rate after a share t of the steps, the last step's being 1.
-SCHEDULES = {"constant": lambda t: 1.0, "linear": linear, "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)), "step": step}
+SCHEDULES = {"constant": lambda t: 1.0, "linear": linear, "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)),
+             "step": step}
 OPTIMIZERS = {name: getattr(torch.optim, name) for name in ("SGD", "Adam", "AdamW")}

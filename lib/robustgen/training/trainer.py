@@ -60,7 +60,8 @@ class Job:
         self.began = time.perf_counter()
         model = build_model(**run.model, generator=run.seed, channels_last=run.channels_last, source=self.source)
         objective = build_objective(model, **run.objective, source=self.source)
-        if fabric.device.type == "cuda" and fabric.world_size > 1 and not objective.second_order:   # it differentiates once only
+        # it differentiates once only
+        if fabric.device.type == "cuda" and fabric.world_size > 1 and not objective.second_order:
             objective.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if run.compile:
             torch._dynamo.config.optimize_ddp = False   # it would cut the graph inside torch.func.grad
@@ -92,7 +93,8 @@ class Job:
 
         run, fabric, objective, optimizer, state = self.run, self.fabric, self.objective, self.optimizer, self.state
         number = state["epochs"]
-        seed = rng.fold(run.seed, *range(len(state["retries"]))) if state["retries"] else run.seed   # another one after each retry
+        # another one after each retry
+        seed = rng.fold(run.seed, *range(len(state["retries"]))) if state["retries"] else run.seed
         steps = len(self.images) // run.batch   # an epoch's incomplete last batch is left out
         epoch_seed = rng.fold(seed, number)
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(int(epoch_seed) % 2**63))
@@ -101,7 +103,8 @@ class Job:
         objective.train()
         self.bare.at(number / run.epochs)
         sums = {}
-        bar = tqdm(order[:steps * run.batch].to(fabric.device).split(run.batch), desc=f"{label}, epoch {number + 1}/{run.epochs}",
+        bar = tqdm(order[:steps * run.batch].to(fabric.device).split(run.batch),
+                   desc=f"{label}, epoch {number + 1}/{run.epochs}",
                    unit="step", leave=number + 1 == run.epochs, disable=not fabric.is_global_zero)
         for step, batch in enumerate(bar):
             for group, peak in zip(optimizer.param_groups, peaks):
@@ -121,9 +124,11 @@ class Job:
                 bar.set_postfix({key: f"{float(value) / (step + 1):.3f}" for key, value in sums.items()}, refresh=False)
         row = {key: float(fabric.all_reduce(value / steps)) for key, value in sums.items()}
         row |= self.test(held_out)
-        weights = torch.stack([p.isfinite().all() for p in self.bare.parameters()]).all()   # the last step has yet to be judged
+        # the last step has yet to be judged
+        weights = torch.stack([p.isfinite().all() for p in self.bare.parameters()]).all()
         if not self.everywhere(weights & all(map(math.isfinite, row.values()))):
-            raise Diverged(f"epoch {number + 1}, its last step: the weights, or what they make of held-out images, are not finite")
+            raise Diverged(f"epoch {number + 1}, its last step: the weights, or what they make of held-out images, are "
+                           "not finite")
         state["epochs"] += 1
         state["history"].append({"epoch": state["epochs"], **row})
         self.save()
@@ -158,7 +163,8 @@ class Job:
         attempt = len(self.state["retries"]) + 2
         if attempt > RETRIES + 1:
             raise FloatingPointError(f"{source}: training has diverged {RETRIES + 1} times, at last in {reason}; "
-                                     "lower the learning rate or 'sgld_step', or raise 'bound' if such values are right")
+                                     "lower the learning rate or 'sgld_step', or raise 'bound' if such values are "
+                                     "right")
         lost = time.perf_counter() - self.began
         self.begin()
         changes = self.bare.calm()
@@ -166,7 +172,8 @@ class Job:
         self.state["seconds"] += lost
         self.save()
         return (f"diverged in {reason}; back to epoch {self.state['epochs']} with another seed"
-                + "".join(f", {key} {value:.4g}" for key, value in changes.items()) + f" (attempt {attempt} of {RETRIES + 1})")
+                + "".join(f", {key} {value:.4g}" for key, value in changes.items())
+                + f" (attempt {attempt} of {RETRIES + 1})")
 
     @torch.no_grad()
     def test(self, held_out):
@@ -208,7 +215,8 @@ class Job:
         """Write the model's weights out of a state file."""
         tensors = torch.load(file, map_location="cpu", weights_only=True)["objective"]
         weights = {key.removeprefix("model."): value for key, value in tensors.items()}
-        save_weights(weights, self.path.parent / f"{self.path.name}{suffix}.safetensors", self.run.model, getattr(torch, self.run.weights))
+        save_weights(weights, self.path.parent / f"{self.path.name}{suffix}.safetensors", self.run.model,
+                     getattr(torch, self.run.weights))
 
     def close(self):
         """Write what a finished net leaves behind."""
@@ -217,8 +225,9 @@ class Job:
             state, run = self.state, self.run
             seen = run.epochs * (len(self.images) // run.batch) * run.batch
             paths.write_text(self.path.parent / f"{self.path.name}.json", json.dumps({
-                "history": state["history"], "retries": state["retries"], "settings": asdict(run), "environment": environment(self.fabric),
-                "seconds": round(state["seconds"], 1), "images_per_second": round(seen / state["seconds"], 1)}, indent=1) + "\n")
+                "history": state["history"], "retries": state["retries"], "settings": asdict(run),
+                "environment": environment(self.fabric), "seconds": round(state["seconds"], 1),
+                "images_per_second": round(seen / state["seconds"], 1)}, indent=1) + "\n")
             self.file.unlink()
 
 

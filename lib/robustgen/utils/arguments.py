@@ -19,14 +19,16 @@ Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Family = list | dict[str, dict]
 Norm = Literal["linf", "l2"]
 settings = functools.partial(dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
-part = functools.partial(dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))   # not strict: strictly, it could not be written as a mapping
+# not strict: strictly, it could not be written as a mapping
+part = functools.partial(dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 
 
 def within(settings, whole, *keys):
     """Refuse parts that are larger than the whole."""
     for key in keys:
         if getattr(settings, key) > getattr(settings, whole):
-            raise ValueError(f"{key!r} is {getattr(settings, key)}, of {getattr(settings, whole)} {whole!r}; lower it, or raise {whole!r}")
+            raise ValueError(f"{key!r} is {getattr(settings, key)}, of {getattr(settings, whole)} {whole!r}; lower it, "
+                             f"or raise {whole!r}")
 
 
 def ordered(settings, *rising, falling=()):
@@ -75,8 +77,10 @@ def arguments(function):
 
 def sentence(error, names):
     """The first complaint of a pydantic error as a sentence; `names` are the names that would be right."""
-    problem = max(error.errors(), key=lambda e: e["type"] == "unexpected_keyword_argument")   # a misspelt name explains a missing one
-    key = ".".join(str(part) for part in problem["loc"] if re.fullmatch(r"\w+", str(part)))   # without pydantic's names of types
+    # a misspelt name explains a missing one
+    problem = max(error.errors(), key=lambda e: e["type"] == "unexpected_keyword_argument")
+    # without pydantic's names of types
+    key = ".".join(str(part) for part in problem["loc"] if re.fullmatch(r"\w+", str(part)))
     if problem["type"] == "unexpected_keyword_argument":
         try:
             known("parameter", key, [name for name in names if name not in ("self", "model")])

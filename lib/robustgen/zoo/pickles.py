@@ -15,10 +15,11 @@ import torch
 
 
 def read_pickle(file):
-    """What torch.save put into a file, as a zip archive or the way it did before torch 1.6, or pickle, with tensors on the CPU.
+    """What torch.save put into a file, as a zip archive or the way it did before torch 1.6, or pickle, with tensors on
+    the CPU.
 
-    Whatever is neither a tensor nor a plain value (number, string, list, tuple, dict, ...) comes as a class that does nothing;
-    a module that Nvidia's torch_utils.persistence pickled with its source comes as its __dict__.
+    Whatever is neither a tensor nor a plain value (number, string, list, tuple, dict, ...) comes as a class that does
+    nothing; a module that Nvidia's torch_utils.persistence pickled with its source comes as its __dict__.
     Raises nearly any exception for a file of another kind.
     """
     with open(file, "rb") as stream:
@@ -54,7 +55,8 @@ def _fill(storage, stream):
 
 
 class _Tensors(pickle.Unpickler):
-    """Unpickles tensors, whose numbers are elsewhere in the file: `storages` gets them as flat tensors of zeros, by their key."""
+    """Unpickles tensors, whose numbers are elsewhere in the file: `storages` gets them as flat tensors of zeros, by
+    their key."""
 
     def __init__(self, stream, storages):
         super().__init__(stream)
@@ -104,7 +106,8 @@ ALLOWED = {   # what a pickle may name; __call__, as it could set attributes of 
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor.__call__,
     ("torch._utils", "_rebuild_parameter"): (lambda tensor, *_: tensor).__call__,
-    ("torch.storage", "_load_from_bytes"): (lambda saved: _read_pickles(io.BytesIO(saved))).__call__,   # how pickle, not torch.save, keeps numbers
+    # how pickle, not torch.save, keeps numbers
+    ("torch.storage", "_load_from_bytes"): (lambda saved: _read_pickles(io.BytesIO(saved))).__call__,
     ("torch.nn.modules.container", "ModuleDict"): _Container,
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): (lambda meta: meta["state"]).__call__,
     ("dnnlib.util", "EasyDict"): dict,

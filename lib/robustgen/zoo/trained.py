@@ -35,7 +35,8 @@ def load_net(run, profile, *, epoch=None, device="cpu", folded=False, **member):
 
 
 def training_record(run, profile, **member):
-    """What training left of a net beside its weights: a dict of "history", "retries", "settings", "environment", "seconds", "images_per_second".
+    """What training left of a net beside its weights: a dict of "history", "retries", "settings", "environment",
+    "seconds", "images_per_second".
 
     Arguments and errors are those of `load`.
     """
@@ -47,9 +48,11 @@ def _member(run, profile, member):
     """Name and settings of the first net of a family that `member` tells by what it differs in."""
     members = load_run(profile, run).members()
     if not members:
-        raise ValueError(f"{run} has no nets in profile {profile!r}; choose another profile, or give it members in params/{profile}/train.yaml")
+        raise ValueError(f"{run} has no nets in profile {profile!r}; choose another profile, or give it members in "
+                         f"params/{profile}/train.yaml")
     parts = {name: name.split(",") for name in members}
-    wanted = {known("member", f"{key}={value}", dict.fromkeys(sum(parts.values(), [])), f"{run}: ") for key, value in member.items()}
+    wanted = {known("member", f"{key}={value}", dict.fromkeys(sum(parts.values(), [])), f"{run}: ")
+              for key, value in member.items()}
     name = next(name for name in members if wanted <= set(parts[name]))   # a family has every combination
     return name, members[name]
 
@@ -57,19 +60,22 @@ def _member(run, profile, member):
 def _file(run, profile, name):
     """Path of a run's file, and what to do where it is missing or broken."""
     file = paths.RESULTS / profile / "checkpoints" / run / name
-    remedy = f"make it with: make repro PROFILE={profile}, or this run alone: python -m robustgen.train {run} --profile {profile}"
+    remedy = (f"make it with: make repro PROFILE={profile}, or this run alone: "
+              f"python -m robustgen.train {run} --profile {profile}")
     if not file.exists():
         raise FileNotFoundError(f"{file.relative_to(paths.ROOT)} is missing; {remedy}")
     return file, remedy
 
 
 def family_axes(run, profile):
-    """What a family's members differ in: {setting: values}, such as {"eps": [0.5, 1.0], "seed": [0, 1]}, or the names of its variants."""
+    """What a family's members differ in: {setting: values}, such as {"eps": [0.5, 1.0], "seed": [0, 1]}, or the names
+    of its variants."""
     return {key.rpartition(".")[2]: [*values] for key, values in load_run(profile, run).over.items()}
 
 
 def family_values(run, profile):
-    """The values of the first setting that a family's members differ in, such as the seeds or radii it was trained with."""
+    """The values of the first setting that a family's members differ in, such as the seeds or radii it was trained
+    with."""
     return next(iter(family_axes(run, profile).values()))
 
 
@@ -87,7 +93,8 @@ def net_table(profile=None):
             with torch.device("meta"):   # counts without memory
                 size = sum(p.numel() for p in build_model(**settings.model).parameters())
             rows.append({
-                "run": run, "net": member, "dataset": settings.data, "model": f"{settings.model['name']}, width {settings.model['width']}",
+                "run": run, "net": member, "dataset": settings.data,
+                "model": f"{settings.model['name']}, width {settings.model['width']}",
                 "objective": settings.objective["name"], "parameters": size, "trained": "yes" if last else "no",
                 "accuracy": last.get("test_accuracy"), "psnr_25": last.get("test_psnr_25"),
                 "where": (folder / f"{member}.safetensors").relative_to(paths.ROOT).as_posix() if last
@@ -97,13 +104,15 @@ def net_table(profile=None):
 
 def print_nets(profile=None):   # noqa: A001
     """Print the table of a profile's nets: what they are, whether they are trained, how well, and where they lie."""
-    print(net_table(profile).to_string(index=False, na_rep="", float_format="{:.3f}".format, formatters={"parameters": "{:,}".format}))
+    print(net_table(profile).to_string(index=False, na_rep="", float_format="{:.3f}".format,
+                                       formatters={"parameters": "{:,}".format}))
 
 
 def main():
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python -m robustgen.zoo", description="List the nets of a profile, trained or not.")
+    parser = argparse.ArgumentParser(prog="python -m robustgen.zoo", description="List the nets of a profile, trained "
+                                                                                 "or not.")
     parser.add_argument("--profile", help=f"one of: {', '.join(profile_names())} (default: the chosen one)")
     try:
         print_nets(parser.parse_args().profile)
