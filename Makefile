@@ -28,14 +28,14 @@ $(STAMP): requirements.txt pyproject.toml
 	touch $@
 
 data: env ## Fetch MNIST and CIFAR-10 into data/ and check them
-	python -m robustgen.data
+	robustgen data
 	dvc commit --quiet data.dvc   # confirms the lock, and keeps a copy in DVC's cache
 
 repro: data ## Run the pipeline: make repro [PROFILE=test|laptop|gpu|paper] [FRESH=1]; FRESH trains even what store/ has
-	$(if $(PROFILE),python -m robustgen.config $(PROFILE))
+	$(if $(PROFILE),robustgen profile $(PROFILE))
 	$(if $(FRESH),dvc repro --force train,dvc pull --quiet --allow-missing --remote store train)
 	dvc repro
-	@for profile in $$(python -m robustgen.config); do echo "The report is results/$$profile/REPORT.md"; done
+	@for profile in $$(robustgen profile); do echo "The report is results/$$profile/REPORT.md"; done
 
 test: data ## Run the tests: make test [ARGS="-k pgd"]
 	pytest $(ARGS)

@@ -71,10 +71,11 @@ def run_in(checkout):
     """run_in(command, ...) runs a command in the copy, with the copy's library, offline; returns the finished
     process."""
     def run(*command, cwd=None, check=True, **variables):
-        env = os.environ | {"PYTHONPATH": str(checkout / "lib"), "ROBUSTGEN_DATA": str(ROOT / "data"),
-                            "OMP_NUM_THREADS": "1",
+        env = os.environ | {"PYTHONPATH": str(checkout / "lib"),
+                            "ROBUSTGEN_DATA": str(ROOT / "data"), "OMP_NUM_THREADS": "1",
                             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
         done = subprocess.run(command, cwd=cwd or checkout, env=env, capture_output=True, text=True)
-        assert not check or done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        assert not check or done.returncode == 0, (f"{' '.join(map(str, command))}\n"
+                                                   f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done
     return run

@@ -47,8 +47,7 @@ def test_training_stages_depend_on_the_files_that_shape_a_checkpoint():
     listed = {dep.removeprefix("lib/robustgen/").removesuffix(".py") for dep in STAGES["train"]["deps"]
               if dep.startswith("lib/")}
     assert listed == imports("train", {"train"}) - {"cifar100", "config", "data", "fields", "folding", "imagenet",
-                                                    "imagenette", "paths", "settings", "sources",
-                                                    "zoo"}
+                                                    "imagenette", "paths", "settings", "sources", "zoo"}
 
 
 def test_every_run_has_a_stage_and_every_profile_has_every_run():
@@ -77,8 +76,8 @@ def test_the_lock_is_fresh(stage):
     for dep in LOCK[stage]["deps"]:
         if dep["path"].startswith("lib/"):
             assert md5(ROOT / dep["path"]) == dep["md5"], f"{dep['path']} has changed since {stage}: {REMEDY}"
-    assert {dep["path"]
-            for dep in LOCK[stage]["deps"]} == set(STAGES["train"]["deps"]), f"{stage} has other dependencies now: {REMEDY}"
+    deps = {dep["path"] for dep in LOCK[stage]["deps"]}
+    assert deps == set(STAGES["train"]["deps"]), f"{stage} has other dependencies now: {REMEDY}"
     for file, sections in LOCK[stage]["params"].items():
         now = yaml.safe_load((ROOT / file).read_text())
         for name, section in sections.items():
@@ -91,9 +90,8 @@ def test_the_store_has_every_locked_checkpoint_whole(stage):
         assert md5(stored(out["md5"])) == out["md5"].removesuffix(".dir"), f"{out['path']}: {REMEDY}"
         if out["md5"].endswith(".dir"):
             files = json.loads(stored(out["md5"]).read_text())
-            assert {f"{member}.safetensors"
-                    for member in load_run("laptop", stage.removeprefix("train@laptop-")).members()} <= {f["relpath"]
-                                                                                                         for f in files}
+            members = load_run("laptop", stage.removeprefix("train@laptop-")).members()
+            assert {f"{member}.safetensors" for member in members} <= {f["relpath"] for f in files}
             for file in files:
                 assert md5(stored(file["md5"])) == file["md5"], f"{out['path']}/{file['relpath']}: {REMEDY}"
 
@@ -105,8 +103,8 @@ def test_the_store_is_small_and_holds_nothing_else():
     roots = [out["md5"] for name in LOCK if name.startswith("train@") for out in LOCK[name]["outs"]]
     known = set(roots) | {file["md5"] for root in roots if root.endswith(".dir") and stored(root).exists()
                           for file in json.loads(stored(root).read_text())}
-    assert {file.parent.name + file.name
-            for file in files} <= known, "store/ holds files that no lock names; delete them"
+    found = {file.parent.name + file.name for file in files}
+    assert found <= known, "store/ holds files that no lock names; delete them"
 
 
 def test_a_fresh_clone_gets_the_checkpoints_and_trains_nothing(checkout, run_in):

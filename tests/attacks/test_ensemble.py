@@ -46,8 +46,8 @@ def test_survivors_of_a_linear_model_are_those_whose_radius_exceeds_eps(norm, cl
     radius = radii(model, x, y, norm)
     eps = radius[2:].median().item() * 1.0001
     survivors = autoattack(model, x, y, norm=norm, eps=eps, steps=30, queries=5, generator=0)
-    assert list(survivors) == NAMES and all(mask.dtype == torch.bool and mask.shape == (40,)
-                                            for mask in survivors.values())
+    assert list(survivors) == NAMES
+    assert all(mask.dtype == torch.bool and mask.shape == (40,) for mask in survivors.values())
     assert torch.equal(survivors["clean"], torch.arange(40) > 1)
     assert torch.equal(survivors["APGD-T"], radius > eps) and torch.equal(survivors["Square"], radius > eps)
     assert (survivors["APGD-CE"] >= survivors["APGD-T"]).all() and survivors["APGD-CE"].sum() < 38
@@ -81,8 +81,8 @@ def test_where_an_image_is_led_to_does_not_depend_on_the_batch(net, digits, norm
         parts = [attack(model, x[part], y[part], norm=norm, eps=eps, generator=seeds[part], **settings)
                  for part in (slice(0, 1), slice(1, 5), slice(5, 12))]
         assert torch.allclose(whole, torch.cat(parts), atol=1e-9)
-        assert torch.linalg.vector_norm((whole - x).flatten(1), ORDER[norm],
-                                        dim=1).max() <= eps + 1e-6 and not torch.allclose(whole, x)
+        assert torch.linalg.vector_norm((whole - x).flatten(1), ORDER[norm], dim=1).max() <= eps + 1e-6
+        assert not torch.allclose(whole, x)
         assert whole.min() >= 0 and whole.max() <= 1
     other = _square(model, x, y, norm=norm, eps=eps, generator=seeds, queries=80, shared=4)
     again = _square(model, x, y, norm=norm, eps=eps, generator=seeds + 1, queries=80, shared=3)
@@ -94,8 +94,8 @@ def test_the_targeted_attack_is_torchattacks(net, digits, norm):
     """Its own in l2 takes the first image's step size for all, so there it meets one image at a time."""
     x, y = digits[0][:6], net(digits[0][:6]).argmax(1)
     settings = dict(norm={"linf": "Linf", "l2": "L2"}[norm], eps={"linf": 0.1, "l2": 1.0}[norm], steps=12)
-    for i, target in ((slice(0, 6), 2), (slice(0, 6), 4)) if norm == "linf" else [(slice(i, i + 1), 2)
-                                                                                  for i in range(6)]:
+    cases = ((slice(0, 6), 2), (slice(0, 6), 4)) if norm == "linf" else [(slice(i, i + 1), 2) for i in range(6)]
+    for i, target in cases:
         theirs, ours = torchattacks.APGDT(net, **settings), _APGDT(net, loss="dlr", **settings)
         theirs.target_class, ours.towards = target, net(x[i]).argsort(1)[:, -target]
         found = []
@@ -153,8 +153,8 @@ def test_no_query_leaves_the_ball(digits):
             self.farthest = 0
 
         def forward(self, z):
-            self.farthest = max(self.farthest, torch.linalg.vector_norm((z - x).flatten(1), ORDER[norm],
-                                                                        dim=1).max().item())
+            distance = torch.linalg.vector_norm((z - x).flatten(1), ORDER[norm], dim=1).max().item()
+            self.farthest = max(self.farthest, distance)
             assert z.min() >= 0 and z.max() <= 1
             return self.inner(z)
 
@@ -168,8 +168,8 @@ def test_no_query_leaves_the_ball(digits):
 def test_the_model_and_the_random_state_are_left_as_they_were(digits):
     model = build_model("mnist_cnn", width=4, hidden=8, generator=0).eval()
     x, y = digits[0][:6], model(digits[0][:6]).argmax(1)
-    before, state, kept = {name: value.clone()
-                           for name, value in model.state_dict().items()}, torch.random.get_rng_state(), x.clone()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state, kept = torch.random.get_rng_state(), x.clone()
     for norm in ("linf", "l2"):
         autoattack(model, x, y, norm=norm, eps=0.05, steps=3, queries=5, generator=0)
     assert torch.equal(state, torch.random.get_rng_state()) and torch.equal(x, kept)

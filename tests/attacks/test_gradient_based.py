@@ -187,8 +187,8 @@ def test_the_energy_attack_is_one_signed_step_up_the_joint_energy(linear):
 def test_the_energy_attack_raises_the_joint_energy_more_than_pgd_which_raises_the_loss_more(linear, net, digits):
     for model, x, y in (linear[:3], (net, *digits)):
         settings = dict(eps=0.1, step_size=0.02, steps=8)
-        clean, ours, theirs = (model(z) for z in (x, energy_attack(model, x, y, **settings),
-                                                  pgd(model, x, y, norm="linf", **settings)))
+        attacked = energy_attack(model, x, y, **settings), pgd(model, x, y, norm="linf", **settings)
+        clean, ours, theirs = (model(z) for z in (x, *attacked))
         assert (joint_energy(ours, y) > joint_energy(clean, y)).all()
         assert joint_energy(ours, y).mean() > joint_energy(theirs, y).mean() + 0.01
         assert log_odds(theirs, y).mean() > log_odds(ours, y).mean() + 0.01
@@ -197,15 +197,15 @@ def test_the_energy_attack_raises_the_joint_energy_more_than_pgd_which_raises_th
 def test_draws_of_images_belong_to_them_and_others_are_shared():
     def drawn(seeds, shared):
         with external.Draws(seeds, shared):
-            return [torch.rand([len(seeds), 2, 1, 3]), torch.randn([len(seeds), 2, 1, 3])], [torch.rand([1]),
-                                                                                             torch.randn([2, 1, 1])]
+            own = [torch.rand([len(seeds), 2, 1, 3]), torch.randn([len(seeds), 2, 1, 3])]
+            return own, [torch.rand([1]), torch.randn([2, 1, 1])]
 
     seeds = torch.arange(5)
     own, common = drawn(seeds, 7)
     for part in (slice(0, 1), slice(1, 5)):
         own_part, common_part = drawn(seeds[part], 7)
-        assert all(torch.equal(a[part], b) for a, b in zip(own, own_part)) and all(map(torch.equal, common,
-                                                                                       common_part))
+        assert all(torch.equal(a[part], b) for a, b in zip(own, own_part))
+        assert all(map(torch.equal, common, common_part))
     assert not any(map(torch.equal, common, drawn(seeds, 8)[1])) and all(map(torch.equal, own, drawn(seeds, 8)[0]))
     assert [tuple(draw.shape) for draw in own + common] == [(5, 2, 1, 3), (5, 2, 1, 3), (1,), (2, 1, 1)]
     with external.Draws(seeds):
@@ -230,8 +230,8 @@ def test_the_defaults_are_the_papers():
     import inspect
 
     defaults = {name: p.default for name, p in inspect.signature(he_pgd).parameters.items()}
-    assert defaults.items() >= dict(norm="linf", eps=8 / 255, step_size=1 / 255, steps=40, lam=1.2,
-                                    random_start=True).items()
+    expected = dict(norm="linf", eps=8 / 255, step_size=1 / 255, steps=40, lam=1.2, random_start=True)
+    assert defaults.items() >= expected.items()
 
 
 def test_balancing_lam_balances_and_says_when_it_cannot(net, digits):

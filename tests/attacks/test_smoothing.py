@@ -41,8 +41,8 @@ def test_a_defended_net_sees_noised_or_denoised_images(joint, batch):
     seeds = rng.seeds(0, 60)
     noised = smoothing.defended(joint, "noised", 25.0, seeds=seeds)
     first, second = noised(x), noised(x)
-    assert torch.equal(first, joint(x + 25 / 255 * rng.normal(seeds, x.shape[1:], stream=0))) and not torch.equal(first,
-                                                                                                                  second)
+    assert torch.equal(first, joint(x + 25 / 255 * rng.normal(seeds, x.shape[1:], stream=0)))
+    assert not torch.equal(first, second)
     assert noised(x[:1].expand(60, -1, -1, -1)).std(0).min() > 0   # an image has noise of its own
     several = smoothing.defended(joint, "noised", 25.0, seeds=seeds, draws=3)(x)
     noise = rng.normal(seeds, (3, *x.shape[1:]), stream=0)

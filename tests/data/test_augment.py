@@ -49,8 +49,8 @@ def test_cutmix_cuts_a_box(x):
             assert torch.equal(image.bool(), rows[:, None] & columns) and image.mean() == pytest.approx(1 - float(kept))
 
 
-@pytest.mark.parametrize("change", [augment.flip, lambda x, s: augment.crop(x, s, 2), lambda x,
-                                    s: augment.mix(x.double(), s)[0]])
+@pytest.mark.parametrize("change", [augment.flip, lambda x, s: augment.crop(x, s, 2),
+                                    lambda x, s: augment.mix(x.double(), s)[0]])
 def test_an_image_is_augmented_alike_in_any_batch(x, change):
     whole = change(x, SEEDS)
     parts = torch.cat([change(a, b) for a, b in zip(x.split(50), SEEDS.split(50))])

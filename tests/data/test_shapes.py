@@ -45,8 +45,8 @@ def test_a_tangent_is_the_images_finite_difference(factor):
 def test_pixels_and_coverage_lie_in_the_unit_range(z):
     y = torch.arange(len(z)) % 10
     for found, channels in ((render_shapes(z, y), 3), (render_shapes(z.float(), y), 3), (shape_coverage(z, y), 1)):
-        assert found.shape == (len(z), channels, 32,
-                               32) and torch.isfinite(found).all() and found.min() >= 0 and found.max() <= 1
+        assert found.shape == (len(z), channels, 32, 32)
+        assert torch.isfinite(found).all() and found.min() >= 0 and found.max() <= 1
 
 
 def test_float32_renders_the_same_images():
@@ -83,7 +83,7 @@ def test_an_edge_that_moves_across_pixels_has_no_kink(name):
 def test_the_tangent_space_has_a_dimension_for_each_factor_but_a_round_shapes_rotation():
     z, y = (part[:20] for part in DRAWN["test"])
     with pytest.warns(UserWarning, match="^4 of 20 tangent spaces have fewer than 12 dimensions, at least 11; their "
-                                         r"bases are that much smaller$"):
+                                         "bases are that much smaller$"):
         basis = manifold.orthonormal(shape_tangents(z, y))
     turnless = torch.tensor([CLASSES["shapes"][c] in TURNLESS for c in y])
     assert torch.equal(manifold.basis_rank(basis), 12 - turnless.long())
@@ -113,8 +113,8 @@ def test_the_distractor_shows_through_what_the_shape_leaves_and_the_signal_only_
     distractor = distractor.view(10, 10, 6, 3, 32, 32)
     # (1 - coverage) times the same in every class
     assert torch.allclose(distractor * left[:, :1], distractor[:, :1] * left, atol=1e-12)
-    assert (left < 0.01).sum() > 1000 and (distractor.abs() < 20 * left + 1e-12).all() and (distractor.abs().amax((0, 1,
-                                                                                                                   3, 4, 5)) > 0.3).all()
+    assert (left < 0.01).sum() > 1000 and (distractor.abs() < 20 * left + 1e-12).all()
+    assert (distractor.abs().amax((0, 1, 3, 4, 5)) > 0.3).all()
     outside = (covered < 1e-8).expand_as(signal)
     assert outside.sum() > 1000 and signal[outside].abs().max() < 1e-5
 
@@ -141,8 +141,8 @@ def test_ten_consecutive_positions_share_their_factors_and_have_a_class_each():
 def test_factors_are_uniform_and_independent():
     z, _ = draw_factors("train", torch.arange(0, COUNTS["train"], 10))
     assert z.min() >= 0 and z.max() <= 1 and z.dtype == torch.float64
-    assert torch.allclose(z.mean(0), torch.tensor(0.5).double(), atol=0.04) and torch.allclose(z.std(0),
-                                                                                               torch.tensor(12**-0.5).double(), atol=0.02)
+    assert torch.allclose(z.mean(0), torch.tensor(0.5).double(), atol=0.04)
+    assert torch.allclose(z.std(0), torch.tensor(12**-0.5).double(), atol=0.02)
     assert (torch.corrcoef(z.T) - torch.eye(12)).abs().max() < 0.15   # 1000 draws: 4.5 standard errors
 
 

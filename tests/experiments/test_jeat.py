@@ -41,18 +41,19 @@ def many():
 
 def test_real_images_are_nearer_to_real_ones_than_noise_is(judge, many):
     x, y = many
-    (images, right), (noise, _) = judge.grade(x, y), judge.grade(gaussian_start(200, (1, 28, 28), sigma=0.3,
-                                                                                generator=0), y)
+    images, right = judge.grade(x, y)
+    noise, _ = judge.grade(gaussian_start(200, (1, 28, 28), sigma=0.3, generator=0), y)
     assert images["FD"] < 0.2 * noise["FD"] and images["IS"] > 2 * noise["IS"]
-    assert images["named"] == pytest.approx(right.double().mean().item()) and images["named"] > 0.8 > 0.4 > noise["named"]
+    assert images["named"] == pytest.approx(right.double().mean().item())
+    assert images["named"] > 0.8 > 0.4 > noise["named"]
 
 
 def test_grades_are_those_of_the_nets_features_and_answers(judge, net, real, many):
     x, y = many
     grade, right = judge.grade(x, y)
     logits = net(x)
-    assert grade["FD"] == pytest.approx(frechet_distance(logits, net(real)), rel=1e-4) and torch.allclose(judge(x)[0],
-                                                                                                          net[:10](x), atol=1e-4)
+    assert grade["FD"] == pytest.approx(frechet_distance(logits, net(real)), rel=1e-4)
+    assert torch.allclose(judge(x)[0], net[:10](x), atol=1e-4)
     assert grade["IS"] == pytest.approx(inception_score(logits), rel=1e-5) and torch.equal(right, logits.argmax(1) == y)
     assert Judge(net, "9", x).grade(x, y)[0]["FD"] == pytest.approx(0, abs=1e-3 * logits.var(0).sum().item())
 
@@ -60,11 +61,11 @@ def test_grades_are_those_of_the_nets_features_and_answers(judge, net, real, man
 def test_a_judge_sees_images_clamped_and_in_batches_of_any_size(judge, net, real, many):
     x, y = many
     wild = 3 * x - 1
-    assert torch.equal(judge(wild)[1], judge(wild.clamp(0, 1))[1]) and not torch.allclose(judge(wild)[1], net(wild),
-                                                                                          atol=1e-2)
+    assert torch.equal(judge(wild)[1], judge(wild.clamp(0, 1))[1])
+    assert not torch.allclose(judge(wild)[1], net(wild), atol=1e-2)
     few = Judge(net, "9", real, batch=7)
-    assert torch.allclose(few.reference, judge.reference, atol=1e-4) and torch.allclose(few(x)[0], judge(x)[0],
-                                                                                        atol=1e-4)
+    assert torch.allclose(few.reference, judge.reference, atol=1e-4)
+    assert torch.allclose(few(x)[0], judge(x)[0], atol=1e-4)
     assert few.grade(x, y)[0]["FD"] == pytest.approx(judge.grade(x, y)[0]["FD"], rel=1e-3)
 
 
@@ -146,8 +147,7 @@ def test_scores_without_draws_or_noise_are_refused(net, digits, change, message)
 # A dataset and its nets
 
 DIGITS = EnergyData(name="mnist", title="MNIST", eps=0.1, stride=0.1, judge="judges", judge_member={"eps": 0.1},
-                    judge_layer="9",
-                             attacked={"name": "a", "run": "r", "member": {}},
+                    judge_layer="9", attacked={"name": "a", "run": "r", "member": {}},
                     nets=[{"name": "a", "run": "r", "member": {}}])
 
 
@@ -156,9 +156,8 @@ def study(net, monkeypatch):
     """A study of `net`, whatever is asked of the zoo; what was asked for is kept in `asked`."""
     asked = []
     monkeypatch.setattr(trained, "load_net", lambda run, profile, **member: asked.append((run, profile, member)) or net)
-    monkeypatch.setattr(trained, "family_axes", lambda run,
-                        profile: {"repeated": {"training": ["a", "b"], "seed": [0, 1, 2]},
-                                  "alone": {"training": ["a", "b"]}}[run])
+    axes = {"repeated": {"training": ["a", "b"], "seed": [0, 1, 2]}, "alone": {"training": ["a", "b"]}}
+    monkeypatch.setattr(trained, "family_axes", lambda run, profile: axes[run])
     found = Study(DIGITS, "test", images=30, real=50, start_images=200, per_class=20, steps=3, noise=0.01, seeds=[0, 2],
                   seed=4, device="cpu")
     found.asked = asked
@@ -167,9 +166,8 @@ def study(net, monkeypatch):
 
 def test_a_studys_images_do_not_overlap_and_its_chains_begin_in_their_classes(study, net):
     assert study.asked == [("judges", "test", {"device": "cpu", "eps": 0.1})]
-    assert len(study.test) == 30 and len(study.real) == 50 and len(torch.unique(torch.cat([study.test.x,
-                                                                                           study.real.x]).flatten(1),
-                                                                                dim=0)) == 80
+    assert len(study.test) == 30 and len(study.real) == 50
+    assert len(torch.unique(torch.cat([study.test.x, study.real.x]).flatten(1), dim=0)) == 80
     assert torch.allclose(study.judge.reference, net(study.real.unit), atol=1e-4)
     x0, y = study.sampler.x0, study.sampler.y
     assert x0.shape == (200, 1, 28, 28) and x0.min() >= 0 and x0.max() <= 1 and torch.equal(y, torch.arange(200) // 20)
@@ -194,8 +192,8 @@ def test_the_noise_of_a_chain_is_not_what_its_beginning_was_drawn_with(study):
         weights = torch.linalg.lstsq((own - own.mean(0)).T, (x0[y == k].flatten(1) - own.mean(0)).T,
                                      driver="gelsd").solution.T
         half = len(own) // 2
-        products.append((weights / weights.std() * (moved - grey)[y == k].flatten(1)[:, :len(own)]
-                         / 3**0.5)[:, :half].flatten())
+        product = weights / weights.std() * (moved - grey)[y == k].flatten(1)[:, :len(own)] / 3**0.5
+        products.append(product[:, :half].flatten())
     products = torch.cat(products)
     assert abs(products.mean()) < 4 / len(products) ** 0.5
 
@@ -203,16 +201,16 @@ def test_the_noise_of_a_chain_is_not_what_its_beginning_was_drawn_with(study):
 def test_members_are_a_nets_repeats(study):
     def named(**net):
         return study.members(EnergyNet(name="a", **net))
-    assert named(run="repeated", member={"training": "a"}) == {0: {"training": "a", "seed": 0},
-                                                               2: {"training": "a", "seed": 2}}
+    repeats = {0: {"training": "a", "seed": 0}, 2: {"training": "a", "seed": 2}}
+    assert named(run="repeated", member={"training": "a"}) == repeats
     assert named(run="repeated", member={"training": "a", "seed": 1}) == {1: {"training": "a", "seed": 1}}
     assert named(run="alone", member={"training": "b"}) == {0: {"training": "b"}}
 
 
 def test_epochs_are_those_with_snapshots_but_the_last(study, monkeypatch):
     for snapshots, expected in ((True, [1, 2, 3]), (False, [])):
-        monkeypatch.setattr(trained, "training_record", lambda run, profile,
-                            **member: {"settings": {"epochs": 4, "snapshots": snapshots}})
+        record = {"settings": {"epochs": 4, "snapshots": snapshots}}
+        monkeypatch.setattr(trained, "training_record", lambda run, profile, **member: record)
         assert [*study.epochs(DIGITS.attacked, {})] == expected
 
 

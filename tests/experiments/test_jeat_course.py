@@ -19,8 +19,8 @@ ATTACKS = {
     "adversarial": {"name": "AdversarialCE", "norm": "l2", "eps": 1.0, "step_size": 0.6, "steps": 2,
                     "random_start": True},
     "prejeat": {"name": "PreJEAT", "eps": 0.05, "step_size": 0.05, "steps": 1, "random_start": False}}
-LOSSES = {"adversarial": lambda logits, y: cross_entropy(logits, y, reduction="none"), "prejeat": lambda logits,
-          y: -logits[range(len(y)), y]}
+LOSSES = {"adversarial": lambda logits, y: cross_entropy(logits, y, reduction="none"),
+          "prejeat": lambda logits, y: -logits[range(len(y)), y]}
 RUN = {"data": "mnist", "images": 300, "flip": False, "crop": 0,
        "model": {"name": "mnist_cnn", "width": 4, "hidden": 16},
        "objective": {"name": "CrossEntropy"}, "over": {"seed": [0]}, "seed": 0, "epochs": 3, "batch": 50,
@@ -85,8 +85,8 @@ def test_an_update_is_a_gradient_step_of_a_copy():
     with torch.no_grad():
         found = updated_model(model, x, y, 0.3)
     slope = ((x.flatten(1) @ weight.T + bias).softmax(1) - torch.eye(3)[y]) / 6
-    assert torch.allclose(found[1].weight, weight - 0.3 * slope.T @ x.flatten(1)) and torch.allclose(found[1].bias,
-                                                                                                     bias - 0.3 * slope.sum(0))
+    assert torch.allclose(found[1].weight, weight - 0.3 * slope.T @ x.flatten(1))
+    assert torch.allclose(found[1].bias, bias - 0.3 * slope.sum(0))
     assert torch.equal(model[1].weight, weight) and torch.equal(model[1].bias, bias) and found is not model
     for net in (model, found):
         assert not net.training and not any(p.requires_grad or p.grad is not None for p in net.parameters())
@@ -100,8 +100,8 @@ def test_an_update_is_in_train_mode_and_leaves_the_originals_batch_norms_alone()
     cross_entropy(twin(x), y).backward()
     optimizer.step()
     found = updated_model(model, x, y, 0.1)
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found.state_dict().values(), twin.state_dict().values(),
-                                                               strict=True))
+    pairs = zip(found.state_dict().values(), twin.state_dict().values(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), state.values(), strict=True))
 
 
@@ -133,13 +133,13 @@ def test_the_course_of_a_run_is_eq_15_at_its_snapshots(trained, kind):
             for energy, E in energies.items():
                 for change, expected in (("attack", E["low"] - E["clean"]), ("step", E["step"] - E["low"]),
                                          ("epoch", E["epoch"] - E["low"]), ("clean, epoch", E["later"] - E["clean"])):
-                    assert torch.allclose(found[change][energy][epoch - 1, rows], expected, atol=1e-4), (change, energy,
-                                                                                                         epoch)
+                    values = found[change][energy][epoch - 1, rows]
+                    assert torch.allclose(values, expected, atol=1e-4), (change, energy, epoch)
 
 
 @pytest.mark.parametrize("run, error, message", [
-    ("plain", ValueError, "plain was trained by CrossEntropy for 2 epochs; choose a run that attacks its images, of 2 "
-                          "epochs or more"),
+    ("plain", ValueError,
+     "plain was trained by CrossEntropy for 2 epochs; choose a run that attacks its images, of 2 epochs or more"),
     ("single", ValueError, "single was trained by PreJEAT for 1 epochs; choose a run that attacks"),
     ("unkept", ValueError, "unkept has kept no snapshots; set 'snapshots: true' in params/test/train.yaml"),
     ("untrained", ValueError, "run 'untrained' does not exist"),
@@ -152,7 +152,7 @@ def test_runs_without_attacks_epochs_or_snapshots_are_refused(trained, run, erro
 def test_the_rate_is_the_schedules_at_the_epochs_end():
     settings = {"epochs": 10, "optimizer": {"name": "SGD", "lr": 0.2}, "schedule": {"name": "linear", "warmup": 0.2}}
     assert learning_rate(settings, 1) == pytest.approx(0.1) and learning_rate(settings, 2) == pytest.approx(0.2)
-    assert learning_rate(settings, 6) == pytest.approx(0.2 * 0.41 / 0.81) and settings["schedule"] == {"name": "linear",
-                                                                                                       "warmup": 0.2}
+    assert learning_rate(settings, 6) == pytest.approx(0.2 * 0.41 / 0.81)
+    assert settings["schedule"] == {"name": "linear", "warmup": 0.2}
     steps = settings | {"schedule": {"name": "step", "at": [0.5], "factor": 0.1}}
     assert learning_rate(steps, 5) == pytest.approx(0.2) and learning_rate(steps, 6) == pytest.approx(0.02)

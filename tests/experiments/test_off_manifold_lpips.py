@@ -33,10 +33,10 @@ from torch import nn
 
 ARCHITECTURE = {"name": "mnist_cnn", "width": 4, "hidden": 16}
 RUN = {"data": "mnist", "images": 300, "flip": False, "crop": 0, "model": ARCHITECTURE,
-       "objective": {"name": "GradNorm", "lam": 0.1},
-       "over": {"objective.lam": [0.1, 1.0], "seed": [0, 1]}, "seed": 0, "epochs": 1, "batch": 50,
-       "optimizer": {"name": "SGD", "lr": 0.03}, "schedule": {"name": "constant"}, "bound": 1000.0, "test_images": 100,
-       "snapshots": False, "weights": "float32", "precision": "32-true", "compile": False, "channels_last": True}
+       "objective": {"name": "GradNorm", "lam": 0.1}, "over": {"objective.lam": [0.1, 1.0], "seed": [0, 1]}, "seed": 0,
+       "epochs": 1, "batch": 50, "optimizer": {"name": "SGD", "lr": 0.03}, "schedule": {"name": "constant"},
+       "bound": 1000.0, "test_images": 100, "snapshots": False, "weights": "float32", "precision": "32-true",
+       "compile": False, "channels_last": True}
 RADII = [0.5, 2.0]
 
 
@@ -80,18 +80,17 @@ def test_a_family_has_a_row_a_net_from_the_weakest_with_the_means_over_images(pr
     other, mask = basis.roll(1, 0), (torch.arange(28) < 14).float()
     attack = dict(norm="l2", eps=0.5, step_size=0.2, steps=3)
     references = {kind: Reference(given["references"]["noise"].map, kind) for kind in ("all", "label", "log-odds")}
-    frame = measure_family("grid", "small",
-                           **given | {"references": references, "bases": {"own": basis, "other": other}}, attack=attack,
-                           mask=mask)
+    changes = {"references": references, "bases": {"own": basis, "other": other}}
+    frame = measure_family("grid", "small", **given | changes, attack=attack, mask=mask)
     assert list(frame.columns) == ["run", "strength", "seed", "accuracy", "zero gradients", "on @ 0.5", "off @ 0.5",
                                    "on @ 2", "off @ 2", "rho_2", "on @ 2, other", "off @ 2, other", "rho_2, other",
                                    "on mask", "cosine, all", "cosine, label", "cosine, log-odds", "robust accuracy"]
-    assert (frame.run == "grid").all() and frame.strength.tolist() == [0.1, 0.1, 1.0,
-                                                                       1.0] and frame.seed.tolist() == [0, 1, 0, 1]
+    assert (frame.run == "grid").all() and frame.strength.tolist() == [0.1, 0.1, 1.0, 1.0]
+    assert frame.seed.tolist() == [0, 1, 0, 1]
     for i, row in frame.iterrows():
         net = build_model(**ARCHITECTURE, generator=i).eval().requires_grad_(False)
-        assert row.accuracy == (net(given["judged"].unit).argmax(1)
-                                == given["judged"].y).double().mean().item() and row["zero gradients"] == 0
+        right = net(given["judged"].unit).argmax(1) == given["judged"].y
+        assert row.accuracy == right.double().mean().item() and row["zero gradients"] == 0
         for side, values in zip(("on", "off"), manifold.sensitivity(net, x, basis, radii=RADII, draws=3, generator=0)):
             assert [row[f"{side} @ {r:g}"] for r in RADII] == pytest.approx(values.mean(0).tolist(), rel=1e-4)
         maps = {"all": lambda z: net(z).sum(), "label": lambda z: net(z)[range(6), y].sum(),
@@ -104,10 +103,10 @@ def test_a_family_has_a_row_a_net_from_the_weakest_with_the_means_over_images(pr
         # of the last, the log-odds
         assert row.rho_2 == pytest.approx(manifold.rho_on(g, basis).mean().item(), rel=1e-4)
         assert row["rho_2, other"] == pytest.approx(manifold.rho_on(g, other).mean().item(), rel=1e-4)
-        assert row["on mask"] == pytest.approx((g[..., :14].square().sum((1, 2, 3))
-                                                / g.square().sum((1, 2, 3))).mean().item(), rel=1e-4)
-        assert row["on @ 2, other"] == pytest.approx(manifold.sensitivity(net, x, other, radii=[2.0], draws=3,
-                                                                          generator=0)[0].mean().item(), rel=1e-4)
+        share = g[..., :14].square().sum((1, 2, 3)) / g.square().sum((1, 2, 3))
+        assert row["on mask"] == pytest.approx(share.mean().item(), rel=1e-4)
+        on = manifold.sensitivity(net, x, other, radii=[2.0], draws=3, generator=0)[0]
+        assert row["on @ 2, other"] == pytest.approx(on.mean().item(), rel=1e-4)
         assert row["robust accuracy"] == robust_accuracy(net, x, y, **attack)
 
 
@@ -119,9 +118,8 @@ def test_images_without_a_gradient_are_counted_and_left_out_of_the_means(project
     assert frame["zero gradients"].tolist() == [2, 2, 2, 2] and not frame.isna().any(axis=None)
     rest = torch.tensor([0, 2, 3, 5])
     few = {key: given[key][rest] for key in ("x", "y")} | {"bases": {"own": given["bases"]["own"][rest]}}
-    alone = measure_family("grid", "small",
-                           **given | few | {"references": {"noise": Reference(given["references"]["noise"].map[rest],
-                                                                              "all")}})
+    references = {"noise": Reference(given["references"]["noise"].map[rest], "all")}
+    alone = measure_family("grid", "small", **given | few | {"references": references})
     for column in ("rho_2", "cosine, noise"):
         assert frame[column].tolist() == pytest.approx(alone[column].tolist(), rel=1e-4)
 
@@ -133,14 +131,14 @@ def test_an_image_that_lacks_any_of_the_gradients_is_counted(project, given):
     last[1], last[2:] = -last[0], 0
     save_weights(state, paths.RESULTS / "small/checkpoints/strengths/lam=1.0.safetensors", ARCHITECTURE)
     frame = measure_family("strengths", "small", **given)
-    assert frame["zero gradients"].tolist() == [6, 0] and frame["cosine, noise"].isna().tolist() == [True,
-                                                                                                     False] and frame.rho_2.notna().all()
+    assert frame["zero gradients"].tolist() == [6, 0] and frame["cosine, noise"].isna().tolist() == [True, False]
+    assert frame.rho_2.notna().all()
 
 
 def test_without_tangent_spaces_or_an_attack_their_columns_are_left_out(project, given):
     frame = measure_family("grid", "small", **given | {"bases": {}})
-    assert list(frame.columns) == ["run", "strength", "seed", "accuracy", "zero gradients",
-                                   "cosine, noise"] and len(frame) == 4
+    columns = ["run", "strength", "seed", "accuracy", "zero gradients", "cosine, noise"]
+    assert list(frame.columns) == columns and len(frame) == 4
 
 
 @pytest.mark.parametrize("run, strengths, seeds", [("strengths", [1.0, 2.0], [0, 0]), ("seeds", [0, 1], [0, 1])])
@@ -174,8 +172,8 @@ def test_with_lpips_it_comes_first_and_nothing_is_missing(monkeypatch):
     found, why = likeness_measures("alex", build_model("resnet10", width=4, generator=0).eval(), ["6"])
     a, b = torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
     b[..., :2] = 0
-    assert why == "" and list(found) == ["1 − LPIPS", "cosine",
-                                         "1 − deep-feature distance"] and found["1 − LPIPS"](3 * a, b).item() == 0.5
+    assert why == "" and list(found) == ["1 − LPIPS", "cosine", "1 − deep-feature distance"]
+    assert found["1 − LPIPS"](3 * a, b).item() == 0.5
 
 
 @pytest.mark.parametrize("c", [None, torch.tensor([2, 0, 1, 1])])
@@ -189,8 +187,8 @@ def test_the_logit_gradient_is_autograds_and_of_a_linear_model_its_weights(c):
     net, z = build_model("resnet10", width=4, generator=0).eval(), x.repeat(1, 1, 4, 4).requires_grad_()
     logits = net(z)
     gradient, = torch.autograd.grad(logits.sum() if c is None else logits[range(4), c].sum(), z)
-    assert torch.allclose(logit_gradient(net, z, c), gradient, atol=1e-6) and all(p.grad is None
-                                                                                  for p in net.parameters())
+    assert torch.allclose(logit_gradient(net, z, c), gradient, atol=1e-6)
+    assert all(p.grad is None for p in net.parameters())
 
 
 def test_a_wrong_class_of_a_logit_is_told():
@@ -262,8 +260,8 @@ def test_rank_correlations_are_scipys(n, levels):
     for i in range(4):
         for j in range(3):
             expected = scipy.stats.spearmanr(a[i, j].numpy(), b[i, j].numpy()).statistic
-            assert found[i, j].item() == pytest.approx(expected, abs=1e-9) and spearman(a[i, j],
-                                                                                        b[i, j]).item() == pytest.approx(expected, abs=1e-9)
+            assert found[i, j].item() == pytest.approx(expected, abs=1e-9)
+            assert spearman(a[i, j], b[i, j]).item() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("a, b, expected", [
@@ -283,15 +281,14 @@ def test_a_correlation_is_over_objectives_and_strengths_with_seeds_averaged():
             for seed, wobble in ((0, -50.0), (1, 50.0))]
     frame = pd.DataFrame(rows, columns=["objective", "strength", "seed", "a", "b"])
     value, low, high = rank_correlation(frame, "a", "b")
-    assert value == pytest.approx(scipy.stats.spearmanr([0, 1, 2] * 2,
-                                                        [1, 3, 2] * 2).statistic) and -1.001 < low <= value <= high < 1.001
-    assert strength_trend(frame,
-                          "b") == {name: pytest.approx(scipy.stats.spearmanr(frame[:8].b, frame[:8].strength).statistic)
-                                   for name in "pq"}
+    assert value == pytest.approx(scipy.stats.spearmanr([0, 1, 2] * 2, [1, 3, 2] * 2).statistic)
+    assert -1.001 < low <= value <= high < 1.001
+    trend = scipy.stats.spearmanr(frame[:8].b, frame[:8].strength).statistic
+    assert strength_trend(frame, "b") == {name: pytest.approx(trend) for name in "pq"}
     assert at_strength(frame, 1.0, "b") == [3.0] * 4
     x, mean, (least, greatest) = seed_band(frame[frame.objective == "p"], "a")
-    assert x.tolist() == [0.1, 1.0, 2.0, 4.0] and mean[:3].tolist() == [0, 1,
-                                                                        2] and least[0] == -50 and greatest[0] == 50
+    assert x.tolist() == [0.1, 1.0, 2.0, 4.0] and mean[:3].tolist() == [0, 1, 2]
+    assert least[0] == -50 and greatest[0] == 50
 
 
 def test_an_unknown_gradient_is_told():
@@ -301,8 +298,8 @@ def test_an_unknown_gradient_is_told():
 
 def test_a_familys_regimes_are_those_of_the_means_over_seeds_and_each_begins_at_its_least_strength():
     weak, aligned, excessive = manifold.REGIMES
-    rows = [(strength, seed, on + wobble, off - wobble) for strength, on, off in ((0.1, 1.0, 1.5), (1.0, 1.0, 0.6),
-                                                                                  (2.0, 0.9, 0.2), (8.0, 0.3, 0.1))
+    levels = ((0.1, 1.0, 1.5), (1.0, 1.0, 0.6), (2.0, 0.9, 0.2), (8.0, 0.3, 0.1))
+    rows = [(strength, seed, on + wobble, off - wobble) for strength, on, off in levels
             for seed, wobble in ((0, -0.5), (1, 0.5))]
     # in any order
     frame = pd.DataFrame(rows, columns=["strength", "seed", "on @ 0.5", "off @ 0.5"]).sample(frac=1, random_state=0)
@@ -310,9 +307,8 @@ def test_a_familys_regimes_are_those_of_the_means_over_seeds_and_each_begins_at_
     found = family_regimes(frame, 0.5)
     assert found == {0.1: weak, 1.0: aligned, 2.0: aligned, 8.0: excessive} and list(found) == [0.1, 1.0, 2.0, 8.0]
     assert regime_starts(found) == {weak: 0.1, aligned: 1.0, excessive: 8.0}
-    assert family_regimes(frame, 4.0) == dict.fromkeys(found,
-                                                       weak) and regime_starts(family_regimes(frame,
-                                                                                              4.0)) == {weak: 0.1}
+    assert family_regimes(frame, 4.0) == dict.fromkeys(found, weak)
+    assert regime_starts(family_regimes(frame, 4.0)) == {weak: 0.1}
 
 
 def test_a_missing_net_is_told_with_its_remedy(project, given):

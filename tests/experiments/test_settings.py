@@ -43,8 +43,8 @@ def test_every_profile_is_valid_and_has_the_same_keys(profile):
 
 def test_a_family_may_be_empty_and_loading_from_it_is_one_sentence():
 
-    assert load_run("test", "imagenette-standard").members() == {} and len(load_run("gpu",
-                                                                                    "imagenette-standard").members()) == 3
+    assert load_run("test", "imagenette-standard").members() == {}
+    assert len(load_run("gpu", "imagenette-standard").members()) == 3
     with pytest.raises(ValueError,
                        match="imagenette-standard has no nets in profile 'test'; choose another profile, or"):
         load_net("imagenette-standard", "test")
@@ -89,8 +89,8 @@ def test_of_several_settings_every_combination_is_a_net(params):
     params("train.yaml", lambda s: s["mnist-robust"].update(over=over))
     run = load_run("test", "mnist-robust")
     members = run.members()
-    assert list(members) == [f"ablation={label},eps={eps},seed={seed}" for label in ("narrow", "whole")
-                             for eps in (0.5, 1.0) for seed in (0, 7)]
+    assert list(members) == [f"ablation={label},eps={eps},seed={seed}"
+                             for label in ("narrow", "whole") for eps in (0.5, 1.0) for seed in (0, 7)]
     for name, net in members.items():
         label, eps, seed = (part.partition("=")[2] for part in name.split(","))
         assert (net.objective["eps"], net.seed) == (float(eps), int(seed))
@@ -105,19 +105,19 @@ def test_a_grid_with_a_setting_of_no_values_is_empty(params):
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: load_settings("labtop", "spectral_mnist"), "profile 'labtop' does not exist; did you mean 'laptop'? "
-                                                        "(there are: gpu, laptop, paper, test)"),
-    (lambda: load_settings("test", "spectral_mnits"), "notebook 'spectral_mnits' does not exist; did you mean "
-                                                      "'spectral_mnist'?"),
+    (lambda: load_settings("labtop", "spectral_mnist"),
+     "profile 'labtop' does not exist; did you mean 'laptop'? (there are: gpu, laptop, paper, test)"),
+    (lambda: load_settings("test", "spectral_mnits"),
+     "notebook 'spectral_mnits' does not exist; did you mean 'spectral_mnist'?"),
     (lambda: load_run("test", "mnist-standart"), "run 'mnist-standart' does not exist; did you mean 'mnist-standard'?"),
-    (lambda: load_settings("test", "spectral_mnist", imges=3), "params/test/spectral_mnist.yaml: parameter 'imges' "
-                                                               "does not exist; did you mean 'images'?"),
-    (lambda: load_settings("test", "spectral_mnist", images="ten"), "params/test/spectral_mnist.yaml: 'images' is "
-                                                                    "'ten': it should be a valid integer"),
-    (lambda: load_settings("test", "spectral_mnist", sigma=0.0), "params/test/spectral_mnist.yaml: 'sigma' is 0.0: it "
-                                                                 "should be greater than 0"),
-    (lambda: load_settings("test", "spectral_mnist", sigma=float("nan")), "params/test/spectral_mnist.yaml: 'sigma' is "
-                                                                          "nan: it should be"),
+    (lambda: load_settings("test", "spectral_mnist", imges=3),
+     "params/test/spectral_mnist.yaml: parameter 'imges' does not exist; did you mean 'images'?"),
+    (lambda: load_settings("test", "spectral_mnist", images="ten"),
+     "params/test/spectral_mnist.yaml: 'images' is 'ten': it should be a valid integer"),
+    (lambda: load_settings("test", "spectral_mnist", sigma=0.0),
+     "params/test/spectral_mnist.yaml: 'sigma' is 0.0: it should be greater than 0"),
+    (lambda: load_settings("test", "spectral_mnist", sigma=float("nan")),
+     "params/test/spectral_mnist.yaml: 'sigma' is nan: it should be"),
     (lambda: select_profile("gpus"), "profile 'gpus' does not exist; did you mean 'gpu'?"),
 ])
 def test_a_wrong_name_type_or_range_is_one_sentence(call, message):
@@ -144,8 +144,8 @@ def test_a_missing_key_is_told(params):
     (lambda s: s["mnist-robust"].update(over={"seed": [0], "lr": [1.0]}), "over: setting 'lr' does not exist"),
     (lambda s: s["mnist-robust"].update(over={"seed": [0, 1], "objective.eps": [0.5, 0.5]}),
      "over: 'objective.eps' has a value twice"),
-    (lambda s: s["mnist-robust"].update(over={}), "train.yaml, mnist-robust: 'over' must name a setting, such as seed: "
-                                                  ".0, 1, 2."),
+    (lambda s: s["mnist-robust"].update(over={}),
+     "train.yaml, mnist-robust: 'over' must name a setting, such as seed: .0, 1, 2."),
     (lambda s: s["mnist-robust"].update(bound=-1.5), "train.yaml, mnist-robust: 'bound' is -1.5"),
 ])
 def test_a_wrong_run_is_told(params, edit, message):
@@ -156,8 +156,8 @@ def test_a_wrong_run_is_told(params, edit, message):
 
 @pytest.mark.parametrize("spec, message", [
     ({"name": "mnist_cmn"}, "here: model 'mnist_cmn' does not exist; did you mean 'mnist_cnn'?"),
-    ({"name": "mnist_cnn", "width": 0, "hidden": 4}, "here: mnist_cnn: 'width' is 0: it should be greater than or "
-                                                     "equal to 1"),
+    ({"name": "mnist_cnn", "width": 0, "hidden": 4},
+     "here: mnist_cnn: 'width' is 0: it should be greater than or equal to 1"),
 ])
 def test_a_wrong_model_is_told(spec, message):
     with pytest.raises(ValueError, match="^" + re.escape(message)):

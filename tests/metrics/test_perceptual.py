@@ -35,8 +35,8 @@ def states():
         for layer in features.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
-        found[net] = {f"features.{key}": value
-                      for key, value in features.state_dict().items()} | {"classifier.1.bias": torch.zeros(2)}
+        weights = {f"features.{key}": value for key, value in features.state_dict().items()}
+        found[net] = weights | {"classifier.1.bias": torch.zeros(2)}
     return found
 
 
@@ -60,11 +60,11 @@ def theirs(states):
     def build(net):
         with torch.device("meta"):   # its classifier costs a second
             features = getattr(torchvision.models, perceptual.NETS[net].name)().features
-        features.load_state_dict({key.removeprefix("features."): value for key, value in states[net].items()
-                                  if "features." in key}, assign=True)
+        features.load_state_dict({key.removeprefix("features."): value
+                                  for key, value in states[net].items() if "features." in key}, assign=True)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("torchmetrics.functional.image.lpips._get_tv_model_features", lambda name,
-                          pretrained: features)
+            patch.setattr("torchmetrics.functional.image.lpips._get_tv_model_features",
+                          lambda name, pretrained: features)
             return _LPIPS(net=net)
     return build
 
@@ -87,9 +87,8 @@ def test_lpips_is_a_symmetric_distance_of_each_pair(place, net):
     distance, a, b = perceptual.load_lpips(net), maps(5, 3, 33, 33), maps(5, 3, 33, 33, seed=1)
     whole = distance(a, b)
     assert torch.allclose(whole, distance(b, a)) and (distance(a, a) == 0).all()
-    assert torch.allclose(whole, distance(a, b, batch=2), rtol=1e-5) and torch.allclose(whole[3:],
-                                                                                        distance(a[3:], b[3:]),
-                                                                                        rtol=1e-5)
+    assert torch.allclose(whole, distance(a, b, batch=2), rtol=1e-5)
+    assert torch.allclose(whole[3:], distance(a[3:], b[3:]), rtol=1e-5)
 
 
 @NETS
@@ -108,8 +107,8 @@ def test_the_smallest_side_is_the_smallest_that_torchmetrics_can_do(place, their
     assert torch.allclose(distance(enough, -enough), reference(enough, -enough).flatten(), rtol=1e-4)
     with pytest.raises(RuntimeError, match="too small"):
         reference(less, -less)
-    with pytest.raises(ValueError, match=f"^LPIPS with net '{net}' takes maps of 1 or 3 channels and at least {side} x "
-                                         f"{side} pixels, got .3, 64, {side - 1}.; "
+    with pytest.raises(ValueError, match=f"^LPIPS with net '{net}' takes maps of 1 or 3 channels and at least "
+                                         f"{side} x {side} pixels, got .3, 64, {side - 1}.; "
                                          "enlarge smaller ones, or take 'squeeze' .17 x 17. or feature_distance$"):
         distance(less, -less)
 
@@ -134,9 +133,8 @@ def test_missing_weights_name_the_file_its_address_and_the_remedy(place, monkeyp
         monkeypatch.setattr(download, "retrieve", lambda url: io.BytesIO(body))
     url = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
     with pytest.raises(FileNotFoundError, match="^alexnet-owt-7be5be79.pth is missing, and could not be had from "
-                                                f"{re.escape(url)} .{reason}.; put it, "
-                                                "or its features as lpips/alexnet_features.pth, in the folder named by "
-                                                "ROBUSTGEN_DATA$"):
+                                                f"{re.escape(url)} .{reason}.; put it, or its features as "
+                                                "lpips/alexnet_features.pth, in the folder named by ROBUSTGEN_DATA$"):
         perceptual.load_lpips()
     assert list(paths.cache_folder().iterdir()) == []
 
@@ -158,13 +156,14 @@ def test_a_download_goes_to_the_cache_once(place, monkeypatch):
     monkeypatch.setattr(download, "retrieve", lambda url: asked.append(url) or io.BytesIO(body))
     x = maps(1, 3, 20, 20)
     assert torch.equal(perceptual.load_lpips("squeeze")(x, -x), perceptual.load_lpips("squeeze")(x, -x))
-    assert asked == [f"https://download.pytorch.org/models/{path.name}"] and list(paths.cache_folder().iterdir()) == [path]
+    assert asked == [f"https://download.pytorch.org/models/{path.name}"]
+    assert list(paths.cache_folder().iterdir()) == [path]
 
 
 def test_the_addresses_are_torchvisions_and_an_unknown_net_is_told():
     for net, weights in [("alex", "AlexNet_Weights"), ("squeeze", "SqueezeNet1_1_Weights")]:
-        assert perceptual.URL + list(perceptual.NETS[net].checksums)[1] == getattr(torchvision.models,
-                                                                                   weights).IMAGENET1K_V1.url
+        url = getattr(torchvision.models, weights).IMAGENET1K_V1.url
+        assert perceptual.URL + list(perceptual.NETS[net].checksums)[1] == url
     with pytest.raises(ValueError, match="LPIPS net 'alexx' does not exist; did you mean 'alex'"):
         perceptual.load_lpips("alexx")
 
@@ -179,8 +178,8 @@ def test_each_map_is_normalised_by_its_own_largest_value():
 def test_cosine_agrees_with_torchs_and_is_undefined_at_zero():
     a, b = maps(5, 2, 6, 6), maps(5, 2, 6, 6, seed=1)
     ours, theirs = perceptual.cosine(a, b), torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1))
-    assert torch.allclose(ours, theirs, atol=1e-6) and torch.allclose(perceptual.cosine(1e-30 * a, 1e30 * b), theirs,
-                                                                      atol=1e-6)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    assert torch.allclose(perceptual.cosine(1e-30 * a, 1e30 * b), theirs, atol=1e-6)
     assert torch.allclose(perceptual.cosine(a, -3 * a), -torch.ones(5)) and perceptual.cosine(a, a).max() <= 1
     a[0], b[1] = 0, 0
     assert perceptual.cosine(a, b).isnan().tolist() == [True, True, False, False, False]
@@ -223,13 +222,14 @@ def test_alignment_is_one_minus_the_distance_whatever_the_scales(place):
     expected = 1 - distance(g / g.abs().amax((1, 2, 3), keepdim=True), s / s.abs().amax((1, 2, 3), keepdim=True))
     g[3], s[4] = 0, 0
     ours = perceptual.alignment(1e-6 * g, 400 * s, distance, batch=2)
-    assert torch.allclose(ours[:3], expected[:3], atol=1e-5) and ours.isnan().tolist() == [False, False, False, True,
-                                                                                           True]
+    assert torch.allclose(ours[:3], expected[:3], atol=1e-5)
+    assert ours.isnan().tolist() == [False, False, False, True, True]
     assert torch.allclose(perceptual.alignment(g[:3], 5 * g[:3], distance), torch.ones(3))
 
 
-@pytest.mark.skipif(not (REAL / "lpips").is_dir(), reason="LPIPS's real weights are not here; put them into lpips/ in "
-                                                          "the folder named by ROBUSTGEN_DATA")
+@pytest.mark.skipif(not (REAL / "lpips").is_dir(),
+                    reason="LPIPS's real weights are not here; put them into lpips/ in the folder named by "
+                           "ROBUSTGEN_DATA")
 def test_with_the_real_weights_lpips_is_as_torchmetrics_documents_it():
     """The values are in the docstrings of learned_perceptual_image_patch_similarity: of release 1.9, and of earlier
     ones (the mean, seed 123)."""

@@ -61,11 +61,11 @@ def test_candidates_are_the_real_images_of_highest_correlation(digits):
 def test_a_copy_is_the_nearest_by_pixels_and_by_features(digits):
     copies, real = digits[0][[7, 3]], digits[0]
     value, index = nearest(copies, real)
-    assert index.shape == (2, 10) and index[:, 0].tolist() == [7, 3] and torch.allclose(value[:, 0], torch.ones(2),
-                                                                                        atol=1e-5)
+    assert index.shape == (2, 10) and index[:, 0].tolist() == [7, 3]
+    assert torch.allclose(value[:, 0], torch.ones(2), atol=1e-5)
     distance, index = nearest_features(real.flip(0).flatten(1), real.flatten(1))
-    assert torch.equal(index[:, 0],
-                       torch.arange(32).flip(0)) and (distance[:, 0] == 0).all() and (distance[:, 1:] > 0).all()
+    assert torch.equal(index[:, 0], torch.arange(32).flip(0))
+    assert (distance[:, 0] == 0).all() and (distance[:, 1:] > 0).all()
 
 
 def test_nearest_features_are_the_nearest_by_brute_force():
@@ -128,8 +128,8 @@ def test_inception_score_is_from_1_to_the_number_of_classes():
     (lambda f: frechet_distance(f[:1], f), "a Gaussian is fitted to at least 2 images, got 1 and 20; "),
     (lambda f: frechet_distance(f, f[:, 1:]), "features of both samples must be of one length, got 3 and 2"),
     (lambda f: frechet_distance(f, f * torch.nan), "features hold NaN or infinite values"),
-    (lambda f: frechet_distance(f.long(), f), "features must be floats of shape \(images, numbers\), got torch.int64 "
-                                              r"\(20, 3\)"),
+    (lambda f: frechet_distance(f.long(), f),
+     r"features must be floats of shape \(images, numbers\), got torch.int64 \(20, 3\)"),
     (lambda f: frechet_distance(f.numpy(), f), "got ndarray"),
     (lambda f: nearest_features(f, f[:9]), "count must be at most the number of real images compared, got 10 of 9"),
     (lambda f: nearest_features(f[0], f), r"got torch.float32 \(3,\)"),
@@ -137,8 +137,8 @@ def test_inception_score_is_from_1_to_the_number_of_classes():
     (lambda f: inception_score(f, splits=21), "splits must be at most the number of images, got 21 of 20"),
     (lambda f: inception_score(f, splits=0), "inception_score: 'splits' is 0"),
     (lambda f: nearest(f, f), r"images must be a tensor of shape \(B, C, H, W\)"),
-    (lambda f: nearest(torch.rand(2, 1, 28, 28), torch.rand(20, 1, 32, 32)), "of one shape \(C, H, W\), got \(1, 28, "
-                                                                             r"28\) and \(1, 32, 32\)"),
+    (lambda f: nearest(torch.rand(2, 1, 28, 28), torch.rand(20, 1, 32, 32)),
+     r"of one shape \(C, H, W\), got \(1, 28, 28\) and \(1, 32, 32\)"),
     (lambda f: nearest(torch.rand(2, 1, 28, 28), torch.rand(9, 1, 28, 28)), "got 10 of 9"),
     (lambda f: nearest(torch.rand(2, 1, 28, 28), torch.rand(9, 1, 28, 28), count=4, candidates=3), "got 4 of 3"),
     (lambda f: nearest(torch.rand(2, 1, 28, 28), torch.rand(9, 1, 28, 28) * 255, count=4), "Divide by 255 first"),

@@ -71,8 +71,8 @@ def y():
 def test_the_second_derivative_of_an_odd_batch_is_that_of_its_images(name, settings):
     """In float32, channels last, on two threads: there torch's strided 1x1 convolution crashes the process."""
     model = build_model(name, generator=0, **settings).eval()
-    x = torch.rand(9, 3, 32, 32,
-                   generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    x = torch.rand(9, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last)
 
     def penalty_gradient(x):
         x = x.clone().requires_grad_()
@@ -122,8 +122,8 @@ def test_a_bias_free_relu_gradresnet_does_not_see_the_scale_of_its_images(y):
 
 def test_denoisers_keep_the_shape_and_drunet_sees_sigma():
     x = torch.rand(2, 3, 16, 16)
-    blind, told = build_model("dncnn", depth=4, width=8, generator=0).eval(), build_model("drunet", width=4, blocks=1,
-                                                                                          generator=0)
+    blind = build_model("dncnn", depth=4, width=8, generator=0).eval()
+    told = build_model("drunet", width=4, blocks=1, generator=0)
     assert blind.denoise(x).shape == told.denoise(x, torch.tensor([5.0, 5.0])).shape == x.shape
     assert not torch.allclose(told.denoise(x, torch.tensor([5.0, 5.0])), told.denoise(x, torch.tensor([50.0, 50.0])))
 
@@ -136,8 +136,8 @@ def test_drunet_refuses_odd_sizes():
 def test_the_autoencoder_goes_through_its_latent_numbers():
     net = build_model("autoencoder", latent=5, width=8, generator=0)
     x = torch.rand(2, 3, 32, 32)
-    assert net.encode(x).shape == (2, 5) and torch.equal(net(x),
-                                                         net.decode(net.encode(x))) and 0 <= net(x).min() <= net(x).max() <= 1
+    assert net.encode(x).shape == (2, 5) and torch.equal(net(x), net.decode(net.encode(x)))
+    assert 0 <= net(x).min() <= net(x).max() <= 1
 
 
 @pytest.mark.parametrize("name, settings, message", [

@@ -73,8 +73,8 @@ def test_the_denoiser_is_the_posterior_mean(model, y, c, sigma):
 @pytest.mark.parametrize("sigma", [20.0, SIGMA, 200.0])
 def test_the_score_is_the_gradient_of_the_mixtures_log_density(model, y, c, sigma):
     """At any noise level, not that of the classifier alone."""
-    assert torch.allclose(scores.score(model, y, sigma), gradient(lambda z: mixture(X, sigma).log_prob(z.flatten(1)),
-                                                                  y))
+    assert torch.allclose(scores.score(model, y, sigma),
+                          gradient(lambda z: mixture(X, sigma).log_prob(z.flatten(1)), y))
     of_class = gradient(lambda z: log_joint(z, sigma)[torch.arange(6), c], y)
     assert torch.allclose(scores.score(model, y, sigma, c), of_class)
     assert not torch.allclose(of_class, scores.score(model, y, sigma), rtol=0.01)
@@ -112,8 +112,8 @@ def test_float32_gives_the_same_but_for_rounding(y, c):
 def test_the_order_of_the_set_does_not_matter(model, y, c):
     order = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
     other = Bayes(X[order], LABELS[order], sigma=SIGMA)
-    assert torch.allclose(other(y), model(y)) and torch.allclose(scores.denoise(other, y, SIGMA, c),
-                                                                 scores.denoise(model, y, SIGMA, c))
+    assert torch.allclose(other(y), model(y))
+    assert torch.allclose(scores.denoise(other, y, SIGMA, c), scores.denoise(model, y, SIGMA, c))
     assert model.classes == 3 and model.counts == other.counts == [3, 2, 4]
 
 
@@ -128,7 +128,8 @@ def test_no_other_classifier_is_more_often_right_on_its_noisy_images(sigma):
     found = {"Bayes": posterior.argmax(1), "image": LABELS[torch.cdist(noisy, X.flatten(1)).argmin(1)],
              "mean": torch.cdist(noisy, means).argmin(1)}
     accuracy = {name: (value == labels).double().mean().item() for name, value in found.items()}
-    assert 0.4 < accuracy["Bayes"] < 0.9 and accuracy["Bayes"] > accuracy["image"] and accuracy["Bayes"] > accuracy["mean"] + 0.01, accuracy
+    assert 0.4 < accuracy["Bayes"] < 0.9 and accuracy["Bayes"] > accuracy["image"], accuracy
+    assert accuracy["Bayes"] > accuracy["mean"] + 0.01, accuracy
     assert accuracy["Bayes"] == pytest.approx(posterior.amax(1).mean().item(), abs=0.015)
 
 
@@ -142,19 +143,20 @@ def test_it_is_a_model_as_any_other(model, y, c):
     clean, labels = X[:6], LABELS[:6]
     assert check_classifier(model, clean, labels) == 3 and accuracy(model, clean, labels) == 1
     adversarial = pgd(model, clean, labels, norm="l2", eps=1.0, step_size=0.2, steps=10)
-    assert (model(adversarial).softmax(1)[torch.arange(6), labels] < model(clean).softmax(1)[torch.arange(6), labels]).all()
+    before, after = (model(x).softmax(1)[torch.arange(6), labels] for x in (clean, adversarial))
+    assert (after < before).all()
     assert not any(p.requires_grad for p in model.parameters()) and set(model.state_dict()) == {"x", "place"}
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: Bayes(X, 3 * (LABELS > 0), sigma=SIGMA), "^classes \[1, 2\] have no images; give some of each, or "
-                                                      r"renumber the classes$"),
+    (lambda: Bayes(X, 3 * (LABELS > 0), sigma=SIGMA),
+     r"^classes \[1, 2\] have no images; give some of each, or renumber the classes$"),
     (lambda: Bayes(X, LABELS[:4], sigma=SIGMA), r"^labels must be int64 of shape \(9,\), got"),
     (lambda: Bayes(X, LABELS - 1, sigma=SIGMA), "^labels must lie in 0..1"),
     (lambda: Bayes(255 * X, LABELS, sigma=SIGMA), "Divide by 255 first"),
     (lambda: Bayes(X, LABELS, sigma=0.0), "^Bayes: 'sigma' is 0.0: it should be greater than 0"),
-    (lambda: Bayes(X, LABELS, sigma=SIGMA)(X[..., :3]), "^the set's images have shape \(3, 4, 4\), and these \(3, 4, "
-                                                        r"3\); give such as the set's$"),
+    (lambda: Bayes(X, LABELS, sigma=SIGMA)(X[..., :3]),
+     r"^the set's images have shape \(3, 4, 4\), and these \(3, 4, 3\); give such as the set's$"),
     (lambda: scores.denoise(Bayes(X, LABELS, sigma=SIGMA), X[:1], SIGMA, torch.tensor([3])),
      "^labels must lie in 0..2"),
     (lambda: scores.log_density(Bayes(X, LABELS, sigma=SIGMA), X[:1]), "the model, a Bayes, has no density"),

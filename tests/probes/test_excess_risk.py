@@ -11,8 +11,8 @@ from torch.nn.functional import one_hot
 MEAN = torch.tensor([0.8, 0.3, 0.0, -0.4], dtype=torch.float64)
 START = torch.zeros(4, dtype=torch.float64) + 0.1
 RIGHT = excess_risk.GaussianClasses(MEAN, torch.ones(2, 4, dtype=torch.float64))
-WRONG = excess_risk.GaussianClasses(MEAN, torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.4, 2.0, 1.0, 0.7]],
-                                                       dtype=torch.float64))
+WRONG = excess_risk.GaussianClasses(MEAN,
+                                    torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.4, 2.0, 1.0, 0.7]], dtype=torch.float64))
 FITS = {"generative": excess_risk.generative(excess_risk.opposite_means),
         "discriminative": excess_risk.discriminative(excess_risk.opposite_means)}
 
@@ -30,8 +30,8 @@ def population():
 def test_the_truth_is_what_it_says():
     x, y = drawn(WRONG, 100_000)
     for c, sign in ((0, -1), (1, 1)):
-        assert torch.allclose(x[y == c].mean(0), sign * MEAN, atol=0.03) and torch.allclose(x[y == c].std(0),
-                                                                                            WRONG.scales[c], atol=0.03)
+        assert torch.allclose(x[y == c].mean(0), sign * MEAN, atol=0.03)
+        assert torch.allclose(x[y == c].std(0), WRONG.scales[c], atol=0.03)
     from scipy.stats import multivariate_normal
 
     densities = np.stack([multivariate_normal(s * MEAN, np.diag(WRONG.scales[c] ** 2)).pdf(x[:5])
@@ -57,9 +57,8 @@ def test_fits_are_the_mean_and_logistic_regression():
     assert torch.allclose(excess_risk.minimise(FITS["generative"], x, p, START), mean)
     theta = excess_risk.minimise(FITS["discriminative"], x, p, START)
     for own, data, labels in zip(theta, x, y):
-        reference = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=1000).fit(data,
-                                                                                                    labels).coef_[0]
-        assert np.allclose(2 * own, reference, atol=1e-5)
+        reference = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=1000).fit(data, labels)
+        assert np.allclose(2 * own, reference.coef_[0], atol=1e-5)
 
 
 def test_well_specified_constants_are_equations_28_and_29(population):
@@ -101,14 +100,14 @@ def test_the_predicted_risk_is_the_measured_one(population):
 def test_the_excess_is_the_divergence():
     x = drawn(WRONG, 1000)[0]
     p, q = WRONG.posterior(x), excess_risk.opposite_means(MEAN, x).softmax(1)
-    assert float(excess_risk.excess(excess_risk.opposite_means, MEAN[None], x,
-                                    p)) == pytest.approx(float((p * (p / q).log()).sum(1).mean()))
+    divergence = (p * (p / q).log()).sum(1).mean()
+    assert float(excess_risk.excess(excess_risk.opposite_means, MEAN[None], x, p)) == pytest.approx(float(divergence))
 
 
 def test_newtons_curvature_is_positive_and_separable_classes_are_refused():
     x = torch.tensor([[-2.0, 0], [-1, 1], [1, 0], [2, 1]], dtype=torch.float64)[None]
     p = one_hot(torch.tensor([[0, 0, 1, 1]]), 2).double()
-    assert (torch.linalg.eigvalsh(hessian(lambda t: (p[0] * FITS["discriminative"](t,
-                                                                                   x[0])).sum())(START[:2])) > 0).all()
+    curvature = hessian(lambda t: (p[0] * FITS["discriminative"](t, x[0])).sum())(START[:2])
+    assert (torch.linalg.eigvalsh(curvature) > 0).all()
     with pytest.raises(ValueError, match="classes of a data set can be separated"):
         excess_risk.minimise(FITS["discriminative"], x, p, START[:2])

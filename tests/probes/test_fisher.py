@@ -73,16 +73,17 @@ def test_the_joint_score_of_a_quadratic_energy_is_its_closed_form(images):
     found = fisher.joint_fisher_score(model, x, y, draws=2, generator=0)
     gradient = model.gradients(x)[range(6), y]
     assert torch.allclose(found.square, gradient.square().sum(1) / 2) and torch.allclose(found.trace, model.traces()[y])
-    assert torch.allclose(found.values,
-                          gradient.square().sum(1) / 2 - model.traces()[y]) and found.error.abs().max() < 1e-12
-    assert found.mean == pytest.approx(found.values.mean().item()) and found.standard_error == pytest.approx(found.values.std().item() / 6**0.5)
+    assert torch.allclose(found.values, gradient.square().sum(1) / 2 - model.traces()[y])
+    assert found.error.abs().max() < 1e-12
+    assert found.mean == pytest.approx(found.values.mean().item())
+    assert found.standard_error == pytest.approx(found.values.std().item() / 6**0.5)
     assert found.length == pytest.approx(gradient.square().sum(1).mean().sqrt().item())
     assert found.dimension == 16 and found.sigma == 0 and math.isnan(found.explained)
 
 
 def test_the_marginal_score_of_quadratic_energies_is_its_closed_form(images):
-    """Eq. 24, with p_k = softmax f: grad E = sum p_k g_k, grad^2 E = sum p_k A_k - (sum p_k g_k g_k' - grad E grad
-    E')."""
+    """Eq. 24, with p_k = softmax f: grad E = sum p_k g_k,
+    grad^2 E = sum p_k A_k - (sum p_k g_k g_k' - grad E grad E')."""
     x, _ = images
     model = Quadratic()
     p, g = model(x).softmax(1), model.gradients(x)
@@ -98,8 +99,8 @@ def test_a_linear_energy_has_no_curvature(images):
     x, y = images
     weights = numbers(16, 3)
     found = fisher.joint_fisher_score(lambda z: z.flatten(1) @ weights, x, y)
-    assert (found.trace == 0).all() and (found.error == 0).all() and torch.allclose(found.values,
-                                                                                    weights.T[y].square().sum(1) / 2)
+    assert (found.trace == 0).all() and (found.error == 0).all()
+    assert torch.allclose(found.values, weights.T[y].square().sum(1) / 2)
     assert (fisher.exact_trace(lambda z: (z.flatten(1) @ weights)[:, 0], x) == 0).all()
 
 
@@ -113,8 +114,8 @@ def test_a_smooth_nets_trace_is_that_of_torchs_hessian(smooth, images, kind):
     hessians = [torch.autograd.functional.hessian(lambda z, i=i: energy(z[None], y[i:i + 1]).sum(), x[i]).view(16, 16)
                 for i in range(6)]
     traces = torch.stack([hessian.trace() for hessian in hessians])
-    assert traces.abs().min() > 1e-4 and torch.allclose(fisher.exact_trace(lambda z: energy(z, y), x), traces,
-                                                        rtol=1e-8)
+    assert traces.abs().min() > 1e-4
+    assert torch.allclose(fisher.exact_trace(lambda z: energy(z, y), x), traces, rtol=1e-8)
     found = scores(smooth, x, y, draws=300, generator=1)[kind]
     assert ((found.trace - traces).abs() < 4 * found.error).all()
     assert abs((found.trace - traces).mean()) < 4 * found.trace_error
@@ -213,9 +214,8 @@ def test_what_a_factor_of_the_energy_does(smooth, images, kind, sigma):
     x, y = images[0], torch.tensor([0, 4, 1, 2, 3, 3]) if kind == "joint" else torch.zeros(6, dtype=torch.long)
     net = smooth if kind == "joint" else lambda z: smooth(z)[:, :1]
     one, ten = (scores(lambda z, c=c: c * net(z), x, y, sigma=sigma, draws=20, generator=8)[kind] for c in (1, 10))
-    assert torch.allclose(ten.square, 100 * one.square) and torch.allclose(ten.trace,
-                                                                           10 * one.trace) and torch.allclose(ten.error,
-                                                                                                              10 * one.error)
+    assert torch.allclose(ten.square, 100 * one.square)
+    assert torch.allclose(ten.trace, 10 * one.trace) and torch.allclose(ten.error, 10 * one.error)
     assert ten.length == pytest.approx(10 * one.length) and ten.scale == pytest.approx(one.scale / 10)
     if sigma:
         assert ten.explained == pytest.approx(one.explained, rel=1e-9) and abs(one.explained) > 1e-6
@@ -263,8 +263,8 @@ def test_weights_and_grad_mode_are_left_alone(images):
 def test_the_type_of_the_images_is_kept(smooth, images):
     single = copy.deepcopy(smooth).float()
     for sigma in (0.0, 0.2):
-        ours, theirs = scores(single, images[0].float(), images[1], sigma=sigma, generator=0), scores(smooth, *images,
-                                                                                                      sigma=sigma, generator=0)
+        ours = scores(single, images[0].float(), images[1], sigma=sigma, generator=0)
+        theirs = scores(smooth, *images, sigma=sigma, generator=0)
         for kind in ours:
             assert ours[kind].square.dtype == ours[kind].trace.dtype == torch.float32
             assert torch.allclose(ours[kind].values.double(), theirs[kind].values, rtol=1e-3, atol=1e-4)
@@ -295,8 +295,8 @@ LABELS = [
     ({"y": torch.zeros(5, dtype=torch.long)}, r"labels must be int64 of shape \(6,\)")]
 
 
-@pytest.mark.parametrize("kind, change, message", [("joint", *bad) for bad in BAD + LABELS] + [("marginal", *bad)
-                                                                                               for bad in BAD])
+@pytest.mark.parametrize("kind, change, message", [("joint", *bad) for bad in BAD + LABELS]
+                                                  + [("marginal", *bad) for bad in BAD])
 def test_what_does_not_fit_is_refused_in_a_sentence(smooth, images, kind, change, message):
     given = {"model": smooth, "x": images[0], "draws": 2} | change
     with pytest.raises(ValueError, match=message) as error:

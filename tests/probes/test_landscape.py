@@ -27,10 +27,8 @@ def plane(x, radius=0.5, points=5, **settings):
     offsets = energy_landscape(model, x, torch.zeros(len(x), dtype=torch.long), radius=radius, points=points,
                                batch=len(x) * points**2, **settings).offsets
     grid = next(z for z in seen if len(z) == len(x) * points**2).view(len(x), points, points, 16)
-    assert torch.allclose(offsets,
-                          torch.linspace(-radius, radius, points,
-                                         dtype=x.dtype)) and torch.allclose(grid[:, points // 2, points // 2],
-                                                                            x.flatten(1))
+    assert torch.allclose(offsets, torch.linspace(-radius, radius, points, dtype=x.dtype))
+    assert torch.allclose(grid[:, points // 2, points // 2], x.flatten(1))
     a, b = (grid[:, -1, points // 2] - x.flatten(1)) / radius, (grid[:, points // 2, -1] - x.flatten(1)) / radius
     assert torch.allclose(grid - x.flatten(1)[:, None, None],
                           offsets[:, None, None] * a[:, None, None] + offsets[:, None] * b[:, None, None])
@@ -45,8 +43,8 @@ def bowl(centres):
 def test_directions_are_orthonormal_and_of_their_own_seed():
     x = pixels(5)
     a, b = plane(x, generator=3)
-    assert torch.allclose((a * a).sum(1), torch.ones(5).double()) and torch.allclose((b * b).sum(1),
-                                                                                     torch.ones(5).double())
+    assert torch.allclose((a * a).sum(1), torch.ones(5).double())
+    assert torch.allclose((b * b).sum(1), torch.ones(5).double())
     assert (a * b).sum(1).abs().max() < 1e-12
     gram = (torch.cat([a, b]) @ torch.cat([a, b]).T - torch.eye(10)).abs()
     assert gram.max() < 0.95 and gram.max() > 0.05   # each image has a plane of its own
@@ -63,8 +61,8 @@ def test_batches_change_nothing():
     whole = energy_landscape(model, x, y, radius=1.0, points=7, generator=1)
     for batch in (1, 50, 10000):
         found = energy_landscape(model, x, y, radius=1.0, points=7, generator=1, batch=batch)
-        assert all(torch.allclose(getattr(whole, name), getattr(found, name)) for name in ("rise", "offsets", "centre",
-                                                                                           "gap"))
+        assert all(torch.allclose(getattr(whole, name), getattr(found, name))
+                   for name in ("rise", "offsets", "centre", "gap"))
     other = energy_landscape(model, x, y, radius=1.0, points=7, generator=2)
     assert not torch.allclose(whole.rise, other.rise, atol=1e-3) and torch.equal(whole.centre, other.centre)
     assert not whole.rise.requires_grad and (whole.rise[:, 3, 3] == 0).all()
@@ -108,8 +106,8 @@ def test_a_linear_energy_is_lowest_in_a_corner():
 
     found = energy_landscape(model, x, torch.tensor([0, 1, 0, 1]), radius=0.5, points=5, generator=6)
     slopes = sum((direction @ b).abs() for direction in plane(x, generator=6))
-    assert torch.allclose(found.depth, 0.5 * slopes) and torch.allclose(found.distance,
-                                                                        torch.full((4,), 0.5 * 2**0.5).double())
+    assert torch.allclose(found.depth, 0.5 * slopes)
+    assert torch.allclose(found.distance, torch.full((4,), 0.5 * 2**0.5).double())
 
 
 def test_an_image_at_the_bottom_of_a_bowl_is_its_planes_lowest_point():
@@ -139,9 +137,8 @@ def test_in_a_flat_landscape_the_image_is_the_lowest_point():
     x = pixels(2)
     found = energy_landscape(lambda x: 0 * x.flatten(1)[:, :3] + torch.tensor([1.0, 2.0, 5.0]), x, torch.tensor([0, 1]),
                              radius=1.0, points=5, generator=0)
-    assert (found.depth == 0).all() and (found.spread
-                                         == 0).all() and found.curvature.abs().max() < 1e-12 and (found.distance
-                                                                                                  == 0).all()
+    assert (found.depth == 0).all() and (found.spread == 0).all()
+    assert found.curvature.abs().max() < 1e-12 and (found.distance == 0).all()
 
 
 def test_the_gap_is_the_mean_energy_of_the_other_classes_less_the_images_own():
@@ -158,8 +155,8 @@ def test_the_gap_is_the_mean_energy_of_the_other_classes_less_the_images_own():
     ({"points": 1}, "'points' is 1: it should be odd"), ({"points": 0}, "'points' is 0"),
     ({"radius": 0.0}, "'radius' is 0"), ({"radius": -1.0}, "'radius' is -1.0"), ({"batch": 0}, "'batch' is 0"),
     ({"y": torch.tensor([0, 16])}, "labels must lie in 0..15"), ({"x": 255 * pixels(2)}, "images must lie in .0, 1."),
-    ({"model": build_model("resnet10", width=4, channels=1, generator=0).double()}, "batch norms or dropouts in train "
-                                                                                    "mode; call model.eval"),
+    ({"model": build_model("resnet10", width=4, channels=1, generator=0).double()},
+     "batch norms or dropouts in train mode; call model.eval"),
 ])
 def test_what_does_not_fit_is_refused_in_a_sentence(change, message):
     given = {"model": lambda x: x.flatten(1), "x": pixels(2), "y": torch.tensor([0, 1]), "radius": 1.0} | change

@@ -47,8 +47,8 @@ def times(p, v):
 def smooth_net(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Flatten(), nn.Linear(24, 16), nn.Tanh(),
-                             nn.Linear(16, 4)).double().eval().requires_grad_(False)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(24, 16), nn.Tanh(), nn.Linear(16, 4))
+    return net.double().eval().requires_grad_(False)
 
 
 class Linear(nn.Module):
@@ -98,22 +98,21 @@ def test_where_directions_are_lacking_the_basis_is_smaller_and_that_is_told():
     scale = torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 1e-5]])
     a = normal(4, 24).float()
     with pytest.warns(UserWarning, match="^2 of 3 tangent spaces have fewer than 4 dimensions, at least 2; their "
-                                         r"bases are that much smaller$"):
+                                         "bases are that much smaller$"):
         basis = manifold.orthonormal((scale[:, :, None] * a).view(3, 4, *SHAPE))
     assert manifold.basis_rank(basis).tolist() == [4, 2, 2] and (basis[1:, 2:] == 0).all()
     # a share, whatever the tangents' size
     with pytest.warns(UserWarning, match=r"^2 of 3 tangent spaces have fewer than 4 dimensions, at least 2;"):
-        assert manifold.basis_rank(manifold.orthonormal((1e-6 * scale[:, :, None] * a).view(3, 4,
-                                                                                            *SHAPE))).tolist() == [4, 2,
-                                                                                                                   2]
+        small = manifold.orthonormal((1e-6 * scale[:, :, None] * a).view(3, 4, *SHAPE))
+    assert manifold.basis_rank(small).tolist() == [4, 2, 2]
     assert (projectors(basis)[1] - torch.linalg.pinv(a[:2]) @ a[:2]).abs().max() < 1e-5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         whole = manifold.orthonormal((scale[:1, :, None] * a).view(1, 4, *SHAPE))
         assert manifold.basis_rank(whole).tolist() == [4]
         # a lower bar
-        assert manifold.basis_rank(manifold.orthonormal((scale[2:, [0, 2, 3], None] * a[[0, 2, 3]]).view(1, 3, *SHAPE),
-                                                        rtol=1e-7)).tolist() == [3]
+        low = manifold.orthonormal((scale[2:, [0, 2, 3], None] * a[[0, 2, 3]]).view(1, 3, *SHAPE), rtol=1e-7)
+        assert manifold.basis_rank(low).tolist() == [3]
 
 
 def test_a_decoder_that_is_lame_in_some_latents_has_a_smaller_basis():
@@ -132,7 +131,7 @@ def test_a_decoder_that_is_lame_in_some_latents_has_a_smaller_basis():
 ], ids=["constant decoder", "zero tangents", "NaN", "infinite"])
 def test_a_space_without_a_direction_is_refused(make):
     with pytest.raises(ValueError, match="^2 of 2 tangent spaces have no direction: the images do not depend on z "
-                                         r"there, or are not finite$"):
+                                         "there, or are not finite$"):
         make()
 
 
@@ -145,8 +144,8 @@ def test_the_two_parts_are_those_of_the_explicit_projector(basis, x):
     assert torch.allclose(on + off, v) and ((on * off).sum((1, 2, 3)).abs() < 1e-12).all()
     again, rest = manifold.split_tangent(on, basis)
     assert torch.allclose(again, on) and rest.abs().max() < 1e-12
-    assert torch.allclose(p @ p, p) and torch.allclose(p.diagonal(dim1=1, dim2=2).sum(1),
-                                                       manifold.basis_rank(basis).double())
+    assert torch.allclose(p @ p, p)
+    assert torch.allclose(p.diagonal(dim1=1, dim2=2).sum(1), manifold.basis_rank(basis).double())
 
 
 def test_principal_angles_are_scipys(basis):
@@ -157,9 +156,9 @@ def test_principal_angles_are_scipys(basis):
         found = manifold.principal_angles(a, b)
         assert found.shape == (3, 5)
         for i, r in enumerate([5, 5, 3]):
-            expected = scipy.linalg.subspace_angles(basis[i].flatten(1)[:r].T.numpy(),
-                                                    other[i].flatten(1).T.numpy())[::-1].copy()
-            assert torch.allclose(found[i, :r], torch.rad2deg(torch.from_numpy(expected)), atol=1e-4)
+            expected = scipy.linalg.subspace_angles(basis[i].flatten(1)[:r].T.numpy(), other[i].flatten(1).T.numpy())
+            expected = torch.rad2deg(torch.from_numpy(expected[::-1].copy()))
+            assert torch.allclose(found[i, :r], expected, atol=1e-4)
             assert found[i, r:].isnan().all()
     assert (found[0, :2] < 1e-4).all() and found[0, 2] > 5
     assert (manifold.principal_angles(basis, basis).nan_to_num(0) < 1e-4).all()
@@ -176,9 +175,8 @@ def test_the_angle_between_two_lines_is_theirs():
 def test_random_directions_have_length_one_and_lie_on_and_off_the_manifold(basis):
     on, off = manifold.directions(basis, draws=6, generator=0)
     for part in (on, off):
-        assert part.shape == (3, 6,
-                              *SHAPE) and part.dtype == torch.float64 and torch.allclose(part.flatten(2).norm(dim=2),
-                                                                                         torch.ones(3, 6).double())
+        assert part.shape == (3, 6, *SHAPE) and part.dtype == torch.float64
+        assert torch.allclose(part.flatten(2).norm(dim=2), torch.ones(3, 6).double())
     p = projectors(basis)
     assert torch.allclose(on.flatten(2) @ p, on.flatten(2)) and (off.flatten(2) @ p).abs().max() < 1e-12
     assert torch.linalg.matrix_rank(on.flatten(2)).tolist() == [5, 5, 3]   # every direction of the space
@@ -192,8 +190,8 @@ def test_directions_are_the_same_in_any_batch_and_uniform_in_the_space(basis):
                    for a, b in zip(whole, manifold.directions(basis[i:i + 1], draws=4, generator=seeds[i:i + 1])))
     on, _ = manifold.directions(basis[:1], draws=20000, generator=1)
     parts = on[0].flatten(1) @ basis[0].flatten(1).T
-    assert torch.allclose(parts.T @ parts / 20000, torch.eye(5).double() / 5,
-                          atol=0.01) and parts.mean(0).abs().max() < 0.02
+    assert torch.allclose(parts.T @ parts / 20000, torch.eye(5).double() / 5, atol=0.01)
+    assert parts.mean(0).abs().max() < 0.02
 
 
 # Sensitivity
@@ -201,23 +199,25 @@ def test_directions_are_the_same_in_any_batch_and_uniform_in_the_space(basis):
 @pytest.mark.parametrize("batch", [500, 1])
 def test_sensitivity_is_the_mean_change_of_the_probabilities(basis, x, batch):
     model, radii, draws = smooth_net(), [0.1, 1.0, 5.0], 4
+
+    def change(i, step):
+        return (model(x[i:i + 1] + step).softmax(1) - model(x[i:i + 1]).softmax(1)).norm()
+
     found = manifold.sensitivity(model, x, basis, radii=radii, draws=draws, generator=0, batch=batch)
     for side, moves in zip(found, manifold.directions(basis, draws=draws, generator=0)):
-        expected = [[torch.stack([(model(x[i:i + 1] + r * u).softmax(1) - model(x[i:i + 1]).softmax(1)).norm()
-                                  for u in moves[i]]).mean() for r in radii]
-                    for i in range(3)]
-        assert side.shape == (3, 3) and not side.requires_grad and torch.allclose(side,
-                                                                                  torch.tensor(expected,
-                                                                                               dtype=torch.float64))
+        expected = [[torch.stack([change(i, r * u) for u in moves[i]]).mean() for r in radii] for i in range(3)]
+        assert side.shape == (3, 3) and not side.requires_grad
+        assert torch.allclose(side, torch.tensor(expected, dtype=torch.float64))
     assert not torch.allclose(*found)
 
 
 def test_a_net_that_sees_only_one_side_of_the_manifold_moves_on_it_alone(basis, x):
     model, one = smooth_net(), basis[:1]
     for side in (0, 1):
-        found = manifold.sensitivity(lambda z: model(manifold.split_tangent(z,
-                                                                            one.expand(len(z), *one.shape[1:]))[side]),
-                                     x[:1], one, radii=[0.5, 2.0], draws=5)
+        def one_sided(z):
+            return model(manifold.split_tangent(z, one.expand(len(z), *one.shape[1:]))[side])
+
+        found = manifold.sensitivity(one_sided, x[:1], one, radii=[0.5, 2.0], draws=5)
         assert (found[side] > 1e-3).all() and (found[1 - side] < 1e-12).all()
 
 
@@ -227,11 +227,11 @@ def test_a_mask_of_ones_lets_all_noise_through_and_one_of_zeros_none(x, mask, mo
     model, sigma, draws = smooth_net(), 0.3, 8
     found = manifold.masked_sensitivity(model, x, mask, sigma=sigma, draws=draws, generator=0)
     noise = rng.normal(rng.seeds(0, 3), (draws, *SHAPE)).double()
-    expected = torch.stack([(model(x[i] + sigma * noise[i]).softmax(1)
-                             - model(x[i:i + 1]).softmax(1)).norm(dim=1).mean() for i in range(3)])
+    changes = [model(x[i] + sigma * noise[i]).softmax(1) - model(x[i:i + 1]).softmax(1) for i in range(3)]
+    expected = torch.stack([change.norm(dim=1).mean() for change in changes])
     assert torch.allclose(found, moves * expected) and (found > 0.01).all() == moves
-    assert torch.allclose(found, manifold.masked_sensitivity(model, x, mask, sigma=sigma, draws=draws, generator=0,
-                                                             batch=1))
+    alone = manifold.masked_sensitivity(model, x, mask, sigma=sigma, draws=draws, generator=0, batch=1)
+    assert torch.allclose(found, alone)
 
 
 def test_noise_outside_the_mask_is_not_seen(x):
@@ -240,8 +240,8 @@ def test_noise_outside_the_mask_is_not_seen(x):
     half = smooth_net()
     half[1].weight.data.view(16, *SHAPE)[..., 2:] = 0   # looks at the left half alone
     whole = manifold.masked_sensitivity(half, x, torch.ones(1), sigma=0.3, generator=0)
-    assert torch.allclose(whole, manifold.masked_sensitivity(half, x, mask, sigma=0.3,
-                                                             generator=0)) and (whole > 0.01).all()
+    assert torch.allclose(whole, manifold.masked_sensitivity(half, x, mask, sigma=0.3, generator=0))
+    assert (whole > 0.01).all()
     assert (manifold.masked_sensitivity(half, x, 1 - mask, sigma=0.3, generator=0) < 1e-12).all()
 
 
@@ -250,13 +250,14 @@ def test_noise_outside_the_mask_is_not_seen(x):
      r"^the basis is of 2 images of shape \(2, 3, 4\), and there are 3 of \(2, 3, 4\); take that of these images$"),
     (lambda x, basis: manifold.sensitivity(smooth_net(), x, basis.flatten(3)[..., None], radii=[1.0]),
      r"the basis is of 3 images of shape \(2, 12, 1\)"),
-    (lambda x, basis: manifold.sensitivity(smooth_net(), x, basis, radii=[1.0, 0.0]), "sensitivity: 'radii.1' is 0.0: "
-                                                                                      "it should be greater than 0"),
+    (lambda x, basis: manifold.sensitivity(smooth_net(), x, basis, radii=[1.0, 0.0]),
+     "sensitivity: 'radii.1' is 0.0: it should be greater than 0"),
     (lambda x, basis: manifold.sensitivity(nn.Sequential(smooth_net(), nn.Dropout()), x, basis, radii=[1.0]),
      "in train mode; call model.eval.. first"),
     (lambda x, basis: manifold.sensitivity(smooth_net(), 255 * x, basis, radii=[1.0]), "Divide by 255 first"),
     (lambda x, basis: manifold.masked_sensitivity(nn.Sequential(smooth_net(), nn.Dropout()), x, torch.ones(1),
-                                                  sigma=1.0), "in train mode"),
+                                                  sigma=1.0),
+     "in train mode"),
     (lambda x, basis: manifold.masked_sensitivity(smooth_net(), x, torch.ones(1), sigma=-1.0), "'sigma' is -1.0"),
     (lambda x, basis: manifold.directions(basis, draws=0), "'draws' is 0"),
 ])
@@ -272,8 +273,8 @@ def test_gradient_alignment_has_its_closed_form(basis):
     on, off = manifold.split_tangent(g, basis)
     expected = (g - times(projectors(basis), g)).square().sum((1, 2, 3)) / g.square().sum((1, 2, 3))
     assert torch.allclose(manifold.rho_on(g, basis), expected)
-    assert manifold.rho_on(on, basis).abs().max() < 1e-20 and torch.allclose(manifold.rho_on(off, basis),
-                                                                             torch.ones(3).double())
+    assert manifold.rho_on(on, basis).abs().max() < 1e-20
+    assert torch.allclose(manifold.rho_on(off, basis), torch.ones(3).double())
     unit = [part / part.flatten(1).norm(dim=1).view(3, 1, 1, 1) for part in (on, off)]
     assert torch.allclose(manifold.rho_on(3 * unit[0] + 4 * unit[1], basis), torch.tensor(16 / 25).double())
 
@@ -336,8 +337,8 @@ def test_encoded_bases_are_those_at_the_latents_and_a_bad_reach_is_told():
     autoencoder = build_model("autoencoder", latent=4, width=4, size=16, generator=0).eval()
     inside = autoencoder.decode(normal(3, 4).float())
     x = torch.cat([inside, torch.zeros(1, 3, 16, 16)]).detach()
-    with pytest.warns(UserWarning, match="^1 of 4 images are outside the autoencoder's reach, at worst \d\.\d dB of "
-                                         r"15; their tangent spaces mean little$"):
+    with pytest.warns(UserWarning, match=r"^1 of 4 images are outside the autoencoder's reach, at worst \d\.\d dB of "
+                                         "15; their tangent spaces mean little$"):
         basis, reach = manifold.encoded_basis(autoencoder, x)
     assert torch.allclose(reach, psnr(x, autoencoder(x))) and (reach[:3] > 20).all() and reach[3] < 10
     expected = manifold.tangent_basis(autoencoder.decode, autoencoder.encode(x))
@@ -352,8 +353,8 @@ def test_encoded_bases_are_those_at_the_latents_and_a_bad_reach_is_told():
 def test_a_mask_or_tangents_that_cannot_fit_are_told():
     net = build_model("mnist_cnn", width=4, hidden=8, generator=0).eval()
     x = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="^a mask of shape \(3, 1, 28, 28\) does not fit images of shape \(2, 1, 28, "
-                                         r"28\)"):
+    with pytest.raises(ValueError, match=r"^a mask of shape \(3, 1, 28, 28\) does not fit images of shape "
+                                         r"\(2, 1, 28, 28\)"):
         manifold.masked_sensitivity(net, x, torch.ones(3, 1, 28, 28), sigma=0.1)
     with pytest.raises(ValueError, match="^5 tangents cannot be independent in 4 pixels; give fewer$"):
         manifold.orthonormal(torch.rand(1, 5, 1, 2, 2))

@@ -21,8 +21,8 @@ def c():
 
 
 def joint(**changes):
-    return build_model("gradresnet", width=8, blocks=[1, 1], generator=0,
-                       **changes).double().eval().requires_grad_(False)
+    model = build_model("gradresnet", width=8, blocks=[1, 1], generator=0, **changes)
+    return model.double().eval().requires_grad_(False)
 
 
 def drunet():
@@ -63,8 +63,8 @@ def test_the_score_is_the_densitys_by_finite_differences(y, c):
 def test_the_adversarial_gradient_is_the_difference_of_denoisers(y, c):
     """Equation 9."""
     model = joint()
-    difference = (scores.denoise(model, y, SIGMA, c) - scores.denoise(model, y, SIGMA)) / (SIGMA / 255).view(-1, 1, 1,
-                                                                                                             1) ** 2
+    difference = scores.denoise(model, y, SIGMA, c) - scores.denoise(model, y, SIGMA)
+    difference = difference / (SIGMA / 255).view(-1, 1, 1, 1) ** 2
     assert torch.allclose(scores.class_score(model, y, c), difference, rtol=1e-6, atol=1e-9)
     assert torch.allclose(difference, gradient(lambda z: log_softmax(model(z), 1)[torch.arange(3), c], y), atol=1e-9)
 
@@ -121,8 +121,8 @@ def test_eigenvectors_are_those_of_the_matrix(y):
     assert torch.allclose(flat @ flat.mT, torch.eye(5, dtype=torch.float64).expand(3, 5, 5), atol=1e-6)
     assert torch.allclose((j @ flat.mT).norm(dim=1), gains, atol=1e-5)
     few = scores.denoiser_eigenvectors(model, y, 50, largest=1, smallest=1, steps=40, generator=0)
-    assert torch.allclose(few[0][:, :1], by_size[:, :1], rtol=1e-4) and torch.allclose(few[1][:, 1],
-                                                                                       by_size[:, -1].abs(), rtol=0.01)
+    assert torch.allclose(few[0][:, :1], by_size[:, :1], rtol=1e-4)
+    assert torch.allclose(few[1][:, 1], by_size[:, -1].abs(), rtol=0.01)
 
 
 def test_directions_are_the_same_in_any_batch(y):
@@ -159,25 +159,25 @@ def test_the_psnr_is_torchmetrics_and_an_images_own(c):
     seeds = rng.seeds(0, 5)
     found = scores.denoising_psnr(model, x, sigma=25.0, c=c, generator=seeds, batch=2)
     estimate = scores.denoise(model, scores.noisy_images(x, sigma=25.0, generator=seeds), 25, c)
-    assert found.tolist() == pytest.approx([peak_signal_noise_ratio(b, a, data_range=1.0).item()
-                                            for a, b in zip(x, estimate)], rel=1e-5)
+    expected = [peak_signal_noise_ratio(b, a, data_range=1.0).item() for a, b in zip(x, estimate)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda y: scores.denoise(joint(), 255 * y, 25), "must be in .0, 1. plus noise of sigma / 255; these reach from .* "
-                                                     "Divide images of 0-255 by 255"),
+    (lambda y: scores.denoise(joint(), 255 * y, 25),
+     "must be in .0, 1. plus noise of sigma / 255; these reach from .* Divide images of 0-255 by 255"),
     (lambda y: scores.denoise(joint(), (255 * y).byte(), 25), "must be floats .*, got torch.uint8"),
     (lambda y: scores.denoise(joint(), y, 0.0), "sigma must be positive, in 0-255 units such as 25; got 0"),
     (lambda y: scores.denoise(joint(), y, torch.tensor([25.0, -1.0, 25.0])), "sigma must be positive"),
     (lambda y: scores.denoise(joint(), y, torch.tensor([25.0, 25.0])), "one for each of 3 images, got shape .2,."),
     (lambda y: scores.denoise(joint(), y / 0 * 0, 25), "NaN or infinite"),
-    (lambda y: scores.denoise(build_model("resnet10", width=4), y, 25), "the model, a Sequential, has no denoising "
-                                                                        "head; choose one of gradresnet"),
-    (lambda y: scores.denoise(drunet(), y, 25, torch.tensor([0, 1, 2])), "the model, a DRUNet, has no density log p.y, "
-                                                                         "c.; choose a gradresnet"),
+    (lambda y: scores.denoise(build_model("resnet10", width=4), y, 25),
+     "the model, a Sequential, has no denoising head; choose one of gradresnet"),
+    (lambda y: scores.denoise(drunet(), y, 25, torch.tensor([0, 1, 2])),
+     "the model, a DRUNet, has no density log p.y, c.; choose a gradresnet"),
     (lambda y: scores.log_density(drunet(), y), "has no density"),
-    (lambda y: scores.denoise(drunet(), y[..., :7], 25), "height and width must be multiples of 8; these are .8, 7.. "
-                                                         "Pad them."),
+    (lambda y: scores.denoise(drunet(), y[..., :7], 25),
+     "height and width must be multiples of 8; these are .8, 7.. Pad them."),
     (lambda y: scores.denoiser_eigenvectors(joint(), y, 25, steps=4), "4 steps cannot give 5 directions"),
     (lambda y: scores.denoise(joint(), 2 * y - 1, 1), "these reach from -0.99"),
     (lambda y: scores.denoise(joint(), y, 25, torch.tensor([0])), "labels must be int64 of shape .3,."),

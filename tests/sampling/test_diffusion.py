@@ -90,8 +90,8 @@ def test_blind_sampling_is_its_formula_and_stops_image_by_image():
 
 @pytest.mark.parametrize("call, message", [
     (lambda y: diffusion.ancestral(joint(), y, [1, 2]), "noise levels must be positive and fall"),
-    (lambda y: diffusion.annealed_langevin(joint(), y, [], steps=1, step_size=0.1), "noise levels must be positive and "
-                                                                                    "fall"),
+    (lambda y: diffusion.annealed_langevin(joint(), y, [], steps=1, step_size=0.1),
+     "noise levels must be positive and fall"),
     (lambda y: diffusion.ancestral(nn.Flatten(), y, [2, 1]), "a Flatten, has no denoising head"),
     (lambda y: diffusion.blind(joint(), y, step=1.5, beta=0.5, lowest=1.0, steps=1), "'step' is 1.5"),
 ])
@@ -121,19 +121,23 @@ def test_a_step_of_each_is_its_formula(c):
 
 
 def test_a_sample_is_the_same_in_any_batch():
-    model, seeds, y = joint(), rng.seeds(5, 4), torch.rand(4, 3, 8, 8, dtype=torch.float64,
-                                                           generator=torch.Generator().manual_seed(0))
-    for sample in (diffusion.ancestral, lambda *args, **settings: diffusion.annealed_langevin(*args, steps=2,
-                                                                                              step_size=0.1, **settings),
-                   lambda model, y, _, generator: diffusion.blind(model, y, step=0.2, beta=0.5, lowest=1.0, steps=3,
-                                                                  generator=generator)):
+    model, seeds = joint(), rng.seeds(5, 4)
+    y = torch.rand(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def annealed_langevin(*args, **settings):
+        return diffusion.annealed_langevin(*args, steps=2, step_size=0.1, **settings)
+
+    def blind(model, y, _, generator):
+        return diffusion.blind(model, y, step=0.2, beta=0.5, lowest=1.0, steps=3, generator=generator)
+
+    for sample in (diffusion.ancestral, annealed_langevin, blind):
         whole = sample(model, y, [50, 20], generator=seeds)
         assert torch.allclose(whole[1:3], sample(model, y[1:3], [50, 20], generator=seeds[1:3]), atol=1e-9)
 
 
 def test_noise_levels_fall_in_equal_ratios():
     levels = diffusion.noise_levels(100, 1, 5)
-    assert levels[0] == 100 and levels[-1].item() == pytest.approx(1) and torch.allclose(levels[1:] / levels[:-1],
-                                                                                         torch.tensor(10**-0.5).double())
+    assert levels[0] == 100 and levels[-1].item() == pytest.approx(1)
+    assert torch.allclose(levels[1:] / levels[:-1], torch.tensor(10**-0.5).double())
     with pytest.raises(ValueError, match="the lowest noise level, 5, is above the highest, 1"):
         diffusion.noise_levels(1, 5, 3)

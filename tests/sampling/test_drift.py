@@ -41,8 +41,8 @@ def test_pgdd_is_algorithm_1_trajectory_by_trajectory(smooth, x0, layer):
         for t in range(6):
             z = x.clone().requires_grad_()
             logits = smooth(z)
-            assert found.classes[i, t] == logits.argmax() and torch.isclose(found.confidences[i, t].double(),
-                                                                            logits.softmax(1).max(), atol=1e-6)
+            assert found.classes[i, t] == logits.argmax()
+            assert torch.isclose(found.confidences[i, t].double(), logits.softmax(1).max(), atol=1e-6)
             g, = torch.autograd.grad(((r(z) - reference) ** 2).sum(), z)
             assert torch.isclose(found.gradient_norms[i, t], g.norm())
             eta = 0.02 * rng.normal(rng.fold(own, 1), x.shape[1:], stream=t).double()
@@ -69,8 +69,8 @@ def test_a_trajectory_is_the_same_in_any_batch(smooth, x0, run):
     seeds = rng.seeds(1, len(x0))
     whole, parts = run(smooth, x0, generator=seeds), run(smooth, x0, generator=seeds, batch=3)
     alone = run(smooth, x0[4:5], generator=seeds[4:5])
-    assert torch.allclose(whole.images, parts.images, atol=1e-10) and torch.allclose(whole.images[4:5], alone.images,
-                                                                                     atol=1e-10)
+    assert torch.allclose(whole.images, parts.images, atol=1e-10)
+    assert torch.allclose(whole.images[4:5], alone.images, atol=1e-10)
     assert torch.equal(whole.classes, parts.classes) and torch.equal(whole.evaluations, parts.evaluations)
     assert not torch.allclose(whole.images, run(smooth, x0, generator=2).images, atol=1e-3)   # and the seeds do matter
 
@@ -127,8 +127,8 @@ def test_adaptive_steps_follow_the_loss_and_end_where_nothing_moves(smooth, x0):
             noise = 0.01 * min(1, size / 0.03) * rng.normal(rng.fold(own, 1), x.shape[1:], stream=t).double()
             new = (x + 8 * size * g / g.norm() + noise).clamp(0, 1)   # 8: the root of 64 pixels
             confidence, label = smooth(x).softmax(1).max(1)
-            still = before is not None and label == before[1] and abs(confidence - before[0]) <= 0.02 and (new
-                                                                                                           - x).square().mean().sqrt() <= 0.02
+            still = (before is not None and label == before[1] and abs(confidence - before[0]) <= 0.02
+                     and (new - x).square().mean().sqrt() <= 0.02)
             calm, before, x = calm + 1 if still else 0, (confidence, label), new
             if calm == 2:
                 break
@@ -152,9 +152,8 @@ class Deaf(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.constant, self.pair, self.idle = nn.Conv2d(1, 3, 3), nn.Linear(2, 3), nn.LSTM(3,
-                                                                                                      3), nn.Linear(1,
-                                                                                                                    1)
+        self.conv, self.constant = nn.Conv2d(1, 3, 3), nn.Linear(2, 3)
+        self.pair, self.idle = nn.LSTM(3, 3), nn.Linear(1, 1)
 
     def forward(self, x):
         h = self.conv(x).mean((2, 3))
@@ -176,13 +175,13 @@ class Exploding(nn.Module):
     (Exploding(), None, {}, "the gradient is not finite at iteration 3"),
     (Deaf(), None, {"record": [7]}, "iteration 7 cannot be recorded, as there are 6 steps"),
     (Deaf(), None, {"smoothing_draws": 4}, "4 smoothing draws without noise are all the same"),
-    (Deaf(), None, {"smoothing_sigma": 0.1, "edit": spectrum_edits.truncated(1)}, "an edit of the spectrum and "
-                                                                                  "smoothing do not combine"),
+    (Deaf(), None, {"smoothing_sigma": 0.1, "edit": spectrum_edits.truncated(1)},
+     "an edit of the spectrum and smoothing do not combine"),
     (Exploding(), None, {"edit": spectrum_edits.truncated(1)}, "the gradient is not finite at iteration 3"),
-    (Deaf(), None, {"edit": spectrum_edits.replaced([2.0, 1.0])}, "the spectrum has 2 eigenvalues, and J'J of this "
-                                                                  "layer 3"),
-    (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten()), None, {}, "batch norms or dropouts in train "
-                                                                                   r"mode; call model.eval\(\) first"),
+    (Deaf(), None, {"edit": spectrum_edits.replaced([2.0, 1.0])},
+     "the spectrum has 2 eigenvalues, and J'J of this layer 3"),
+    (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten()), None, {},
+     r"batch norms or dropouts in train mode; call model.eval\(\) first"),
     (Deaf(), None, {"step_size": -1.0}, "'step_size' is -1.0"),
     (Deaf(), None, {"smoothing": "logits"}, "'smoothing' is 'logits'"),
 ])

@@ -29,11 +29,10 @@ RUN = "family"
 
 TINY = {   # what a run needs, at its smallest
     "data": "mnist", "images": 300, "flip": False, "crop": 0, "model": {"name": "mnist_cnn", "width": 4, "hidden": 16},
-        "objective": {"name": "CrossEntropy"},
-    "over": {"seed": [0, 1]}, "seed": 0, "epochs": 5, "batch": 50,
-        "optimizer": {"name": "SGD", "lr": 0.03, "momentum": 0.9},
-    "schedule": {"name": "linear", "warmup": 0.1}, "bound": 1000.0, "test_images": 100, "snapshots": True,
-    "weights": "float32", "precision": "32-true", "compile": False, "channels_last": True}
+    "objective": {"name": "CrossEntropy"}, "over": {"seed": [0, 1]}, "seed": 0, "epochs": 5, "batch": 50,
+    "optimizer": {"name": "SGD", "lr": 0.03, "momentum": 0.9}, "schedule": {"name": "linear", "warmup": 0.1},
+    "bound": 1000.0, "test_images": 100, "snapshots": True, "weights": "float32", "precision": "32-true",
+    "compile": False, "channels_last": True}
 ADVERSARIAL = {"name": "AdversarialCE", "norm": "l2", "eps": 0.2, "step_size": 0.2, "steps": 2, "random_start": True}
 JEAT = {"name": "JEAT", "eps": 0.05, "sgld_steps": 2, "sgld_step": 0.25, "sgld_noise": 0.005, "buffer": 100,
         "reinit": 0.2, "start": "class_gaussian"}
@@ -70,8 +69,8 @@ def project(tmp_path_factory):
 def start(project, profile, *launcher):
     """The training command, its paths turned to `project`."""
     code = (f"import pathlib; from robustgen import paths; root = pathlib.Path({str(project)!r}); "
-            "paths.ROOT, paths.PARAMS, paths.DATA, paths.RESULTS = root, root / 'params', root / 'data', root / "
-            "'results'; "
+            "paths.ROOT, paths.PARAMS, paths.DATA, paths.RESULTS = "
+            "root, root / 'params', root / 'data', root / 'results'; "
             "from robustgen import train; train.main()")
     script = project / "run.py"
     script.write_text(code)
@@ -107,7 +106,8 @@ def test_a_run_writes_weights_snapshots_history_and_settings(whole):
     record = json.loads((whole / "seed=1.json").read_text())
     assert [row["epoch"] for row in record["history"]] == [1, 2, 3, 4, 5]
     assert record["settings"]["seed"] == 1 and record["environment"]["processes"] == 1 and record["seconds"] > 0
-    assert record["history"][-1]["loss"] < record["history"][0]["loss"] and record["retries"] == [] and record["images_per_second"] > 0
+    assert record["history"][-1]["loss"] < record["history"][0]["loss"]
+    assert record["retries"] == [] and record["images_per_second"] > 0
     table = whole.with_suffix(".csv").read_text().splitlines()
     assert table[0] == "member,epoch,loss,accuracy,test_accuracy" and len(table) == 11
     assert not list(whole.parents[1].glob(f"training/{RUN}"))
@@ -150,8 +150,8 @@ def test_what_a_kill_leaves_behind_is_not_shipped_and_a_finished_run_is_not_run_
     (work / ".tmp-seed=7.safetensors-x").mkdir()
     finish(start(project, "littered"))
     home = project / "results/littered/checkpoints" / RUN
-    assert sorted(file.name for file in home.iterdir()) == ["seed=0.epoch=1.safetensors", "seed=0.json",
-                                                            "seed=0.safetensors", "settings.json"]
+    names = sorted(file.name for file in home.iterdir())
+    assert names == ["seed=0.epoch=1.safetensors", "seed=0.json", "seed=0.safetensors", "settings.json"]
     before = (home / "seed=0.json").stat().st_mtime_ns
     finish(start(project, "littered"))
     assert (home / "seed=0.json").stat().st_mtime_ns == before
@@ -165,11 +165,10 @@ def test_two_processes_reach_the_weights_of_one(project):
     assert len(ours) == 4
     for file in ours:
         for key in ours[file]:
-            assert torch.allclose(ours[file][key], theirs[file][key], atol=1e-5), (file, key,
-                                                                                   (ours[file][key]
-                                                                                    - theirs[file][key]).abs().max())
-    assert json.loads((project / "results/shared/checkpoints" / RUN
-                       / "objective=JEAT.json").read_text())["environment"]["processes"] == 2
+            change = (ours[file][key] - theirs[file][key]).abs().max()
+            assert torch.allclose(ours[file][key], theirs[file][key], atol=1e-5), (file, key, change)
+    record = json.loads((project / "results/shared/checkpoints" / RUN / "objective=JEAT.json").read_text())
+    assert record["environment"]["processes"] == 2
 
 
 # Divergence
@@ -184,8 +183,8 @@ def one(tmp_path, monkeypatch):
         if sabotage:
             real = OBJECTIVES[objective["name"]].forward
             calls = iter(range(10**6))
-            monkeypatch.setattr(OBJECTIVES[objective["name"]], "forward", lambda self, *a,
-                                **k: sabotage(next(calls), real(self, *a, **k)))
+            monkeypatch.setattr(OBJECTIVES[objective["name"]], "forward",
+                                lambda self, *a, **k: sabotage(next(calls), real(self, *a, **k)))
         train_net(settings, tmp_path / "net", _fabric(settings.precision, "ddp"), label="net", source="params, run")
         return load_file(tmp_path / "net.safetensors"), json.loads((tmp_path / "net.json").read_text())
     return fit
@@ -218,12 +217,16 @@ def test_divergence_in_the_first_epoch_begins_anew(one):
     assert [retry["sgld_step"] for retry in record["retries"]] == [0.125, 0.0625]
 
 
-def test_training_goes_back_to_the_state_of_the_last_whole_epoch_and_sees_other_batches_from_there(one, tmp_path,
-                                                                                                   monkeypatch):
+def test_training_goes_back_to_the_state_of_the_last_whole_epoch_and_sees_other_batches_from_there(
+        one, tmp_path, monkeypatch):
 
     seen, draw = [], Job.batch
-    monkeypatch.setattr(Job, "batch", lambda self, index, seeds: (seen.append((index.tolist(), weights_of(self))),
-                                                                  draw(self, index, seeds))[1])
+
+    def watched(self, index, seeds):
+        seen.append((index.tolist(), weights_of(self)))
+        return draw(self, index, seeds)
+
+    monkeypatch.setattr(Job, "batch", watched)
     one(objective={"name": "CrossEntropy"}, epochs=2, sabotage=poisoned(float("nan"), at={8}))
     first, diverged, again = seen[:6], seen[6:9], seen[9:]
     assert len(first) == 6 and len(diverged) == 3 and len(again) == 6
@@ -273,7 +276,8 @@ def train_images():
 
 
 def test_training_that_keeps_diverging_ends_in_one_sentence(one):
-    message = r"params, run: training has diverged 4 times, at last in epoch 1, step 1: loss .*; lower the learning rate or 'sgld_step'"
+    message = ("params, run: training has diverged 4 times, at last in epoch 1, step 1: loss .*; "
+               "lower the learning rate or 'sgld_step'")
     with pytest.raises(FloatingPointError, match=message):
         one(objective={"name": "CrossEntropy"}, bound=1e-6)
 
@@ -283,8 +287,8 @@ def test_training_that_keeps_diverging_ends_in_one_sentence(one):
     ({"optimizer": {"name": "SGD", "rate": 0.1}}, "run: optimizer: .*unexpected keyword argument 'rate'"),
     ({"schedule": {"name": "linear"}}, "run: schedule: .*missing 1 required keyword-only argument: 'warmup'"),
     ({"schedule": {"name": "linear", "warmup": 5}}, "schedule: 'warmup' is 5: it should be a share of the training"),
-    ({"schedule": {"name": "step", "at": [150, 175], "factor": 0.1}}, "schedule: 'at' is .150, 175.: they should be "
-                                                                      "shares"),
+    ({"schedule": {"name": "step", "at": [150, 175], "factor": 0.1}},
+     "schedule: 'at' is .150, 175.: they should be shares"),
     ({"schedule": {"name": "cosin"}}, "schedule 'cosin' does not exist; did you mean 'cosine'"),
     ({"batch": 400}, "a batch of 400 needs more than 300 images"),
 ])
@@ -314,9 +318,10 @@ def test_schedules_at_their_ends():
     assert SCHEDULES["constant"](0.5) == 1
     assert SCHEDULES["linear"](0.05, warmup=0.1) == pytest.approx(0.5) and SCHEDULES["linear"](0.1, warmup=0.1) == 1
     assert SCHEDULES["linear"](1.0, warmup=0.1) == pytest.approx(0.01 / 0.91)
-    assert SCHEDULES["cosine"](0.0) == 1 and SCHEDULES["cosine"](0.5) == pytest.approx(0.5) and SCHEDULES["cosine"](1.0) == pytest.approx(0)
-    assert [SCHEDULES["step"](t, at=[0.75, 0.875], factor=0.1) for t in (0.7, 0.8, 1.0)] == pytest.approx([1, 0.1,
-                                                                                                           0.01])
+    assert SCHEDULES["cosine"](0.0) == 1 and SCHEDULES["cosine"](0.5) == pytest.approx(0.5)
+    assert SCHEDULES["cosine"](1.0) == pytest.approx(0)
+    steps = [SCHEDULES["step"](t, at=[0.75, 0.875], factor=0.1) for t in (0.7, 0.8, 1.0)]
+    assert steps == pytest.approx([1, 0.1, 0.01])
 
 
 def test_bf16_training_reaches_about_the_same_loss_with_float32_weights(one):
@@ -343,17 +348,16 @@ def test_the_zoo_gives_members_and_snapshots(whole, zoo_of):
     assert not torch.equal(final[0].weight, first[0].weight)
     assert torch.equal(load_net(RUN, "whole")[0].weight, load_net(RUN, "whole", seed=0)[0].weight)
     left = training_record(RUN, "whole", seed=1)
-    assert left == json.loads((whole
-                               / "seed=1.json").read_text()) and left["settings"]["seed"] == 1 and len(left["history"]) == 5
+    assert left == json.loads((whole / "seed=1.json").read_text())
+    assert left["settings"]["seed"] == 1 and len(left["history"]) == 5
 
 
 @pytest.fixture
 def grid(zoo_of, project):
     """A family of lr and seed, not trained: its nets' first biases are their places in it."""
     (project / "params/grid").mkdir(exist_ok=True)
-    (project / "params/grid/train.yaml").write_text(yaml.safe_dump({RUN: TINY
-                                                                    | {"over": {"optimizer.lr": [0.1, 1.0],
-                                                                                "seed": [0, 1, 2]}}}))
+    run = TINY | {"over": {"optimizer.lr": [0.1, 1.0], "seed": [0, 1, 2]}}
+    (project / "params/grid/train.yaml").write_text(yaml.safe_dump({RUN: run}))
     for place, name in enumerate(f"lr={lr},seed={seed}" for lr in (0.1, 1.0) for seed in range(3)):
         state = build_model(**TINY["model"], generator=0).state_dict()
         state["0.bias"] = torch.full_like(state["0.bias"], place)
@@ -383,10 +387,9 @@ def test_a_net_that_is_not_in_the_grid_is_told(grid, member, message):
 
 
 def test_the_zoo_tells_what_a_grids_nets_differ_in(grid):
-    assert family_axes(RUN, "grid") == {"lr": [0.1, 1.0], "seed": [0, 1, 2]} and family_values(RUN, "grid") == [0.1,
-                                                                                                                1.0]
-    assert family_axes(RUN, "whole") == {"seed": [0, 1]} and family_axes(RUN,
-                                                                         "alone") == {"objective": sorted(FOUR["objective"])}
+    assert family_axes(RUN, "grid") == {"lr": [0.1, 1.0], "seed": [0, 1, 2]}
+    assert family_values(RUN, "grid") == [0.1, 1.0] and family_axes(RUN, "whole") == {"seed": [0, 1]}
+    assert family_axes(RUN, "alone") == {"objective": sorted(FOUR["objective"])}
     assert net_table("grid").net.tolist() == [f"lr={lr},seed={seed}" for lr in (0.1, 1.0) for seed in range(3)]
 
 
@@ -396,17 +399,18 @@ def test_the_zoos_table_tells_what_there_is(whole, zoo_of, capsys):
     table = net_table("whole")
     record = json.loads((whole / "seed=1.json").read_text())
     assert table.net.tolist() == ["seed=0", "seed=1"] and table.trained.tolist() == ["yes", "yes"]
-    assert table.accuracy[1] == record["history"][-1]["test_accuracy"] and table["where"][1].endswith("checkpoints/family/seed=1.safetensors")
+    assert table.accuracy[1] == record["history"][-1]["test_accuracy"]
+    assert table["where"][1].endswith("checkpoints/family/seed=1.safetensors")
     assert table.parameters[0] == sum(p.numel() for p in load_net(RUN, "whole").parameters())
-    assert all(word in printed for word in ("dataset", "mnist_cnn, width 4", "CrossEntropy", "trained", "accuracy",
-                                            "where"))
-    assert (net_table("broken").trained == "no").all() and (net_table("broken")["where"]
-                                                            == f"make it: python -m robustgen.train {RUN} --profile "
-                                                               "broken").all()
+    assert all(word in printed
+               for word in ("dataset", "mnist_cnn, width 4", "CrossEntropy", "trained", "accuracy", "where"))
+    assert (net_table("broken").trained == "no").all()
+    assert (net_table("broken")["where"] == f"make it: python -m robustgen.train {RUN} --profile broken").all()
 
 
 def test_the_zoo_names_the_remedy(whole, zoo_of, project):
-    remedy = f"seed=0.safetensors is missing; make it with: make repro PROFILE=broken, .*: python -m robustgen.train {RUN} --profile broken"
+    remedy = ("seed=0.safetensors is missing; make it with: make repro PROFILE=broken, .*: "
+              f"python -m robustgen.train {RUN} --profile broken")
     with pytest.raises(FileNotFoundError, match=remedy):
         load_net(RUN, "broken")
     with pytest.raises(ValueError, match="member 'seed=7' does not exist; did you mean"):
@@ -423,8 +427,8 @@ def test_the_zoo_names_the_remedy(whole, zoo_of, project):
         load_net(RUN, "broken")
     other = {"name": "mnist_cnn", "width": 4, "hidden": 8}
     save_weights(build_model(**other).state_dict(), folder / "seed=1.safetensors", other)
-    with pytest.raises(ValueError, match="holds {'name': 'mnist_cnn', 'width': 4, 'hidden': 8}, but the settings ask "
-                                         "for"):
+    with pytest.raises(ValueError, match="holds {'name': 'mnist_cnn', 'width': 4, 'hidden': 8}, "
+                                         "but the settings ask for"):
         load_net(RUN, "broken", seed=1)
 
 

@@ -48,8 +48,8 @@ def test_a_step_down_a_linear_models_joint_energy_is_its_closed_form(chains):
     """Eq. 10 for f = W x + b: x <- x + step_size W_y + noise e."""
     (x, y), W, seeds = chains, numbers(36, 4), rng.seeds(3, 10)
     found = langevin(lambda z: z.flatten(1) @ W + 2, x, y, steps=2, step_size=0.07, noise=0.02, generator=seeds)
-    expected = x + 2 * 0.07 * W.T[y].view_as(x) + 0.02 * sum(rng.normal(rng.fold(seeds, DIFFUSION), SHAPE, stream=t)
-                                                             for t in range(2))
+    noise = sum(rng.normal(rng.fold(seeds, DIFFUSION), SHAPE, stream=t) for t in range(2))
+    expected = x + 2 * 0.07 * W.T[y].view_as(x) + 0.02 * noise
     assert torch.allclose(found, expected)
     assert found.max() > 1   # chains may leave the range of pixels
 
@@ -75,8 +75,8 @@ def test_where_the_net_is_sure_float32_keeps_the_cross_entropys_gradient(chains)
     def model(z):
         return z.flatten(1) @ W.to(z.dtype) + 30 * torch.nn.functional.one_hot(y[:len(z)], 4)
 
-    single, double = (langevin(model, x.to(dtype), y, energy="cross-entropy", steps=1, step_size=1e12, noise=0.0,
-                               batch=10).double() - x
+    settings = dict(energy="cross-entropy", steps=1, step_size=1e12, noise=0.0, batch=10)
+    single, double = (langevin(model, x.to(dtype), y, **settings).double() - x
                       for dtype in (torch.float32, torch.float64))
     assert double.abs().mean() > 1e-3 and torch.allclose(single, double, rtol=1e-3, atol=1e-5)
 
@@ -129,8 +129,8 @@ def test_weights_rest_meanwhile_and_are_left_as_they_were(chains, training):
     ({"y": torch.full((10,), 4)}, "labels must lie in 0..3"),
     ({"y": torch.zeros(9, dtype=torch.long)}, r"labels must be int64 of shape \(10,\)"),
     ({"x0": 3 * torch.rand(10, *SHAPE).double()}, "images must lie in .0, 1."),
-    ({"model": build_model("resnet10", width=4, channels=1, generator=0).double()}, "batch norms or dropouts in train "
-                                                                                    "mode"),
+    ({"model": build_model("resnet10", width=4, channels=1, generator=0).double()},
+     "batch norms or dropouts in train mode"),
     ({"step_size": 1e300, "steps": 3}, "10 of 10 chains are not finite; take a smaller step_size than 1e.300"),
 ])
 def test_what_does_not_fit_is_refused_in_a_sentence(smooth, chains, change, message):
@@ -211,7 +211,8 @@ def build(name, model=None, **changes):
 @pytest.mark.parametrize("name", ["JEM", "JEAT"])
 def test_a_buffer_larger_than_memory_is_refused_at_once(name):
     images, began = labelled(3, 3), time.perf_counter()
-    message = r"^a replay buffer of 10{15} chains of shape \(1, 2, 2\) takes 1.49e\+07 GiB, and there are .* GiB of memory; lower 'buffer'$"
+    message = (r"^a replay buffer of 10{15} chains of shape \(1, 2, 2\) takes 1.49e\+07 GiB, "
+               "and there are .* GiB of memory; lower 'buffer'$")
     with pytest.raises(ValueError, match=message):
         build(name, buffer=10**15).prepare(images, 0, 4, 4, seed=0)
     assert time.perf_counter() - began < 5
@@ -245,7 +246,8 @@ def test_kept_chains_are_gone_on_with_and_others_refused():
     assert torch.equal(buffer.chains, kept.float())
     x, slot = buffer.draw(rng.seeds(0, 3), 0.0)
     assert torch.equal(x, kept.float()[range(3), slot])
-    message = r"the kept replay buffer is of shape .*, and this dataset and these settings need \(3, 2, 1, 2, 2\); delete the run's folder"
+    message = ("the kept replay buffer is of shape .*, and this dataset and these settings need "
+               r"\(3, 2, 1, 2, 2\); delete the run's folder")
     for shape in ((3, 2, 1, 4, 4), (3, 5, 1, 2, 2), (2, 2, 1, 2, 2)):
         with pytest.raises(ValueError, match=message):
             buffer.replace(torch.zeros(shape))

@@ -172,9 +172,8 @@ def test_jem(batch):
     real = x + 0.1 * rng.normal(rng.fold(SEEDS, 3), (3, 8, 8)).double()
     energy, energy_sampled = (-model(z).logsumexp(1).mean() for z in (real, sampled))
     expected = cross_entropy(model(real), y) + energy - energy_sampled
-    assert torch.allclose(loss, expected) and torch.allclose(log["energy"],
-                                                             energy) and torch.allclose(log["energy_sampled"],
-                                                                                        energy_sampled)
+    assert torch.allclose(loss, expected) and torch.allclose(log["energy"], energy)
+    assert torch.allclose(log["energy_sampled"], energy_sampled)
     assert same(weights_gradient(model, loss), weights_gradient(model, expected))
     assert not sampled.requires_grad and all(p.grad is None for p in model.parameters())
 
@@ -203,8 +202,8 @@ def test_the_replay_buffer_keeps_chains_and_begins_some_afresh(batch):
     buffer = ReplayBuffer(lambda seeds: torch.full((len(seeds), 1, 2, 2), 7.0), 0, 400, 3, seed=1)
     buffer.chains.zero_()
     drawn, slot = buffer.draw(rng.seeds(2, 400), 0.25)
-    assert (drawn == 7).flatten(1).all(1).float().mean() == pytest.approx(0.25, abs=0.06) and set(slot.tolist()) == {0,
-                                                                                                                     1, 2}
+    assert (drawn == 7).flatten(1).all(1).float().mean() == pytest.approx(0.25, abs=0.06)
+    assert set(slot.tolist()) == {0, 1, 2}
 
 
 def test_two_shards_of_the_buffer_hold_what_the_whole_holds(batch):
@@ -350,8 +349,8 @@ def test_only_the_outer_loss_reaches_the_weights(name, batch):
     ("JointDenoising", dict(task="classification", sigma_classification=[20, 0], sigma_denoising=[1, 100], margin=0,
                             mixed=False, every=1),
      "'sigma_classification' is .20.0, 0.0.: it should be the lowest and the highest noise level"),
-    ("Denoising", {"sigma": [0, 100]}, "'sigma' is .0.0, 100.0.: it should be the lowest and the highest noise level, "
-                                       "in 0-255 units, from 0.01 up"),
+    ("Denoising", {"sigma": [0, 100]},
+     "'sigma' is .0.0, 100.0.: it should be the lowest and the highest noise level, in 0-255 units, from 0.01 up"),
     ("Denoising", {"sigma": [1, 100]}, "the model cannot denoise; choose one of gradresnet, dncnn, drunet"),
 ])
 def test_wrong_settings_are_told_in_one_sentence(name, settings, message):
@@ -396,9 +395,8 @@ def test_input_gradient_gives_what_its_function_gives(batch):
     gradient, values, logits = gradient_and_values(model, lambda model, x: (model(x).logsumexp(1), model(x)), x)
     z = x.clone().requires_grad_()
     expected, = torch.autograd.grad(model(z).logsumexp(1).sum(), z)
-    assert torch.allclose(gradient, expected) and torch.allclose(values,
-                                                                 model(x).logsumexp(1)) and torch.allclose(logits,
-                                                                                                           model(x))
+    assert torch.allclose(gradient, expected)
+    assert torch.allclose(values, model(x).logsumexp(1)) and torch.allclose(logits, model(x))
 
 
 def test_a_gradresnets_unused_head_rests_whatever_the_objective():
@@ -426,7 +424,7 @@ def test_weights_rest_while_an_attack_looks_for_images(batch):
 def test_any_classifier_trains_on_the_classification_half(batch):
     x, y = batch
     loss, log = joint(net(), "classification", margin=1, mixed=True)(x, y, SEEDS)
-    assert torch.equal(loss, log["classification"]) and set(joint(net(), "classification").test(x,
-                                                                                                y)) == {"test_accuracy"}
+    assert torch.equal(loss, log["classification"])
+    assert set(joint(net(), "classification").test(x, y)) == {"test_accuracy"}
     with pytest.raises(ValueError, match="cannot denoise"):
         joint(net())

@@ -25,10 +25,9 @@ def x():
 
 def objective(task="joint", stages=STAGES, side=16, **changes):
     model = build_model("gradresnet", width=8, blocks=[1, 1], generator=0).double()
-    return progressive.ProgressiveJointDenoising(model,
-                                                 **(dict(task=task, sigma_classification=[1, 70],
-                                                         sigma_denoising=[1, 70], mixed=False,
-                                                        side=side, stages=stages) | changes))
+    settings = dict(task=task, sigma_classification=[1, 70], sigma_denoising=[1, 70], mixed=False, side=side,
+                    stages=stages)
+    return progressive.ProgressiveJointDenoising(model, **(settings | changes))
 
 
 @pytest.fixture
@@ -48,8 +47,8 @@ def test_a_packed_imagenet_is_mapped_whole_and_drawn_into_memory(folder, tmp_pat
     for split in ("train", "test"):
         imagenet.pack_imagenet(folder, tmp_path, split)
     whole, drawn = load_data("imagenet", "train"), load_data("imagenet", "test", 2)
-    assert isinstance(whole, Mapped) and isinstance(whole.x,
-                                                    np.memmap) and len(whole) == 10 and whole.classes == ("n01", "n02")
+    assert isinstance(whole, Mapped) and isinstance(whole.x, np.memmap)
+    assert len(whole) == 10 and whole.classes == ("n01", "n02")
     assert type(drawn) is Images and drawn.x.shape == (2, 3, 256, 256) and sorted(drawn.y.tolist()) == [0, 1]
     part = whole.to(torch.device("cpu"))[torch.tensor([9, 0])]
     assert type(part) is Images and part.x.dtype == torch.uint8 and part.y.tolist() == [1, 0]
@@ -68,17 +67,16 @@ def test_imagenet_is_also_packed_at_64_pixels_beside_the_larger_one(folder, tmp_
     monkeypatch.setattr("sys.argv", ["imagenet", str(folder), "--side", "64"])
     imagenet.main()
     x, y, names = imagenet.read_imagenet("test", 64)
-    assert isinstance(x, np.memmap) and x.shape == (3, 3, 64, 64) and y.tolist() == [0, 1, 1] and names == ("n01",
-                                                                                                            "n02")
+    assert isinstance(x, np.memmap) and x.shape == (3, 3, 64, 64)
+    assert y.tolist() == [0, 1, 1] and names == ("n01", "n02")
     columns = 150 + (np.arange(64) + 0.5) * 300 / 64 - 0.5   # of the ramp, at the middle of each pixel of its centre
     assert abs(x[0] - columns * 255 / 599).max() < 3 and (x[2] == 100).all()
     assert imagenet.read_imagenet("train", 64)[0].shape == (10, 3, 64, 64)
     with pytest.raises(FileNotFoundError, match="FOLDER$"):
         imagenet.read_imagenet("test")   # the other side is not taken for it
     imagenet.pack_imagenet(folder, tmp_path, "test")
-    assert imagenet.read_imagenet("test")[0].shape == (3, 3, 256, 256) and imagenet.read_imagenet("test",
-                                                                                                  64)[0].shape == (3, 3,
-                                                                                                                   64, 64)
+    assert imagenet.read_imagenet("test")[0].shape == (3, 3, 256, 256)
+    assert imagenet.read_imagenet("test", 64)[0].shape == (3, 3, 64, 64)
     monkeypatch.setattr("sys.argv", ["imagenet", str(folder), "--side", "0"])
     with pytest.raises(SystemExit, match="2"):
         imagenet.main()
@@ -110,7 +108,8 @@ def test_resized_crops_are_torchvisions_of_the_same_box():
     step = crops[:, [0, 1], [8, 9], [9, 8]] - crops[:, :, 8, 8]
     size = step * 16 / side
     area, ratio = size.prod(1), size[:, 0] / size[:, 1]
-    assert 0.08 - 1e-9 <= area.min() < 0.12 and 0.9 < area.max() <= 1 and ratio.min() >= 3 / 4 - 1e-9 and ratio.max() <= 4 / 3 + 1e-9
+    assert 0.08 - 1e-9 <= area.min() < 0.12 and 0.9 < area.max() <= 1
+    assert ratio.min() >= 3 / 4 - 1e-9 and ratio.max() <= 4 / 3 + 1e-9
     kept = [torchvision.transforms.RandomResizedCrop.get_params(coordinates[0], (0.08, 1), (3 / 4, 4 / 3))
             for _ in range(2000)]
     assert area.mean() == pytest.approx(np.mean([h * w / side**2 for _, _, h, w in kept]), abs=0.03)
@@ -118,8 +117,8 @@ def test_resized_crops_are_torchvisions_of_the_same_box():
     assert centre.abs().mean() > 0.1 and centre.mean().abs() < 0.05
     picture = torch.rand(1, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     whole = augment.resized_crop(picture, SEEDS[:1], 16, scale=(1, 1), ratio=(1, 1))
-    assert torch.allclose(whole, torch.nn.functional.interpolate(picture, (16, 16), mode="bilinear",
-                                                                 align_corners=False))
+    expected = torch.nn.functional.interpolate(picture, (16, 16), mode="bilinear", align_corners=False)
+    assert torch.allclose(whole, expected)
 
 
 def test_a_window_is_a_piece_of_the_image_and_all_of_them_come_up():
@@ -132,8 +131,8 @@ def test_a_window_is_a_piece_of_the_image_and_all_of_them_come_up():
 
 def test_each_stage_denoises_its_share_in_windows_of_its_side(x, monkeypatch):
     seen = []
-    monkeypatch.setattr(denoising.Denoising, "forward", lambda self, x, y,
-                        generator: seen.append(x) or (x.new_zeros(()), {}))
+    monkeypatch.setattr(denoising.Denoising, "forward",
+                        lambda self, x, y, generator: seen.append(x) or (x.new_zeros(()), {}))
     whole = objective()
     for progress in (0, 0.49, 0.5, 0.99):
         whole.at(progress)
@@ -181,16 +180,16 @@ def test_the_papers_imagenet_run_trains_and_tells_its_stage_to_the_objective(fol
         imagenet.pack_imagenet(folder, tmp_path, split)
     run = load_run("paper", "imagenet-gradresnet").members()["net=joint"]
     assert run.epochs * 0.375 == 150 and run.epochs * 0.65 == 260 and run.epochs * 0.85 == 340
-    assert [(s["images"] * run.batch, s["side"]) for s in run.objective["stages"]] == [(64, 128), (40, 160), (32, 192),
-                                                                                       (16, 224)]
+    batches = [(s["images"] * run.batch, s["side"]) for s in run.objective["stages"]]
+    assert batches == [(64, 128), (40, 160), (32, 192), (16, 224)]
     stages = [stage | {"images": 0.5, "side": stage["side"] // 8} for stage in run.objective["stages"]]
     run = replace(run, model=run.model | {"width": 8, "classes": 2},
-                  objective=run.objective | {"side": 28, "stages": stages}, compile=False,
-                  epochs=4, batch=4, test_images=2, precision="32-true")
+                  objective=run.objective | {"side": 28, "stages": stages}, compile=False, epochs=4, batch=4,
+                  test_images=2, precision="32-true")
     seen = []
     original = progressive.ProgressiveJointDenoising.at
-    monkeypatch.setattr(progressive.ProgressiveJointDenoising, "at", lambda self,
-                        progress: seen.append(progress) or original(self, progress))
+    monkeypatch.setattr(progressive.ProgressiveJointDenoising, "at",
+                        lambda self, progress: seen.append(progress) or original(self, progress))
     train_net(run, tmp_path / "net", Fabric(accelerator="cpu", devices=1))
     assert seen == [0, 0, 0.25, 0.5, 0.75]   # first when it is built
     assert (tmp_path / "net.safetensors").exists()

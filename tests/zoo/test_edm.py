@@ -89,8 +89,8 @@ def reference(w, x, noise, label, adm):
         x = (x + conv(f"{name}.conv1", F.silu(z))) * gain
         if f"{name}.qkv.weight" in w:
             heads = x.shape[1] // 64 if adm else 1
-            q, k, v = conv(f"{name}.qkv", norm(f"{name}.norm2", x)).reshape(len(x), heads, x.shape[1] // heads, 3,
-                                                                            -1).permute(3, 0, 1, 4, 2)
+            qkv = conv(f"{name}.qkv", norm(f"{name}.norm2", x)).reshape(len(x), heads, x.shape[1] // heads, 3, -1)
+            q, k, v = qkv.permute(3, 0, 1, 4, 2)
             x = (x + conv(f"{name}.proj", F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape))) * gain
         return x
 
@@ -104,8 +104,9 @@ def reference(w, x, noise, label, adm):
     e = F.silu(linear("model.map_layer0", e + (0 if adm else labels)))
     e = F.silu(linear("model.map_layer1", e) + (labels if adm else 0))
     skips = []
-    for name in dict.fromkeys(".".join(key.split(".")[:3]) for key in w if key.startswith(("model.enc", "model.dec"))
-                              and "_aux_" not in key):
+    names = dict.fromkeys(".".join(key.split(".")[:3]) for key in w
+                          if key.startswith(("model.enc", "model.dec")) and "_aux_" not in key)
+    for name in names:
         if name.endswith("_conv"):
             x = conv(name, x)
         else:
@@ -114,8 +115,8 @@ def reference(w, x, noise, label, adm):
             x = block(name, x, e)
         if ".enc." in name:
             skips.append(x)
-    last, = {key.removesuffix("norm.weight") for key in w if re.fullmatch(r"model\.(out|dec\.\d+x\d+_aux)_norm\.weight",
-                                                                          key)}
+    last, = {key.removesuffix("norm.weight") for key in w
+             if re.fullmatch(r"model\.(out|dec\.\d+x\d+_aux)_norm\.weight", key)}
     assert not skips
     return conv(f"{last}conv", F.silu(norm(f"{last}norm", x)))
 
@@ -161,8 +162,10 @@ def test_nets_are_the_reference(name):
     noise = torch.tensor([-1.2, 0.1, 0.9], dtype=torch.float64)
     ours = net.model(x, noise, label)
     assert torch.allclose(ours, reference(in_file(net), x, noise, label, name == IMAGENET), rtol=1e-9, atol=1e-10)
-    for other in (net.model(x.flip(3), noise, label),
-                  net.model(x, noise + 0.1, label)) + ((net.model(x, noise, label.roll(1, 1)),) if net.classes else ()):
+    others = [net.model(x.flip(3), noise, label), net.model(x, noise + 0.1, label)]
+    if net.classes:
+        others.append(net.model(x, noise, label.roll(1, 1)))
+    for other in others:
         assert (ours - other).abs().max() > 1e-4   # all inputs matter
 
 
@@ -185,8 +188,8 @@ def test_the_preconditioning_is_equation_7(c):
     x, noise, label, f = told[0]
     for i, sigma in enumerate(SIGMA.tolist()):
         s = sigma / 127.5   # images of 0 to 255 are divided by 127.5
-        assert torch.allclose(x[i], (2 * y[i] - 1) / math.hypot(0.5, s)) and noise[i].item() == pytest.approx(0.25
-                                                                                                              * math.log(s))
+        assert torch.allclose(x[i], (2 * y[i] - 1) / math.hypot(0.5, s))
+        assert noise[i].item() == pytest.approx(0.25 * math.log(s))
         assert label[i].tolist() == [float(c is not None and k == c[i]) for k in range(10)]
         assert torch.allclose(found[i], 0.5**2 / (0.5**2 + s**2) * (2 * y[i] - 1) + s * 0.5 / math.hypot(0.5, s) * f[i])
 
@@ -196,8 +199,8 @@ def test_the_preconditioning_is_equation_7(c):
 def test_scores_are_the_denoisers(name, c):
     net, y, c = small(name).double(), noisy(name), None if c is None else torch.tensor(c)
     denoised = scores.denoise(net, y, SIGMA, c)
-    assert torch.equal(denoised, net.denoise(y, SIGMA, c)) and (c is None or not torch.allclose(denoised,
-                                                                                                net.denoise(y, SIGMA)))
+    assert torch.equal(denoised, net.denoise(y, SIGMA, c))
+    assert c is None or not torch.allclose(denoised, net.denoise(y, SIGMA))
     assert torch.allclose(scores.score(net, y, SIGMA, c), (denoised - y) / (SIGMA.view(-1, 1, 1, 1) / 255) ** 2)
     assert torch.allclose(net.denoise(y[1:2], SIGMA[1:2], None if c is None else c[1:2]), denoised[1:2])
 
@@ -219,11 +222,11 @@ def test_the_jacobian_has_products_from_both_sides(name):
      "unconditional; leave out the classes, or load .* 'cond'"),
     (lambda net, y: scores.denoise(net, y, SIGMA, torch.tensor([0, 1, 10])), r"labels must lie in 0..9"),
     (lambda net, y: scores.denoise(net, y, SIGMA, torch.tensor([0])), r"labels must be int64 of shape .3,."),
-    (lambda net, y: net.denoise(y[..., :4], SIGMA), "^this net takes images of shape \(3, 8, 8\); these are \(3, 8, "
-                                                    r"4\)$"),
+    (lambda net, y: net.denoise(y[..., :4], SIGMA),
+     r"^this net takes images of shape \(3, 8, 8\); these are \(3, 8, 4\)$"),
     (lambda net, y: scores.log_density(net, y), "has no density"),
-    (lambda net, y: load_edm("edm-cifar10-32x32-uncond-ve"), "EDM model 'edm-cifar10-32x32-uncond-ve' does not exist; "
-                                                             f"did you mean '{UNCONDITIONAL}'"),
+    (lambda net, y: load_edm("edm-cifar10-32x32-uncond-ve"),
+     f"EDM model 'edm-cifar10-32x32-uncond-ve' does not exist; did you mean '{UNCONDITIONAL}'"),
 ])
 def test_bad_input_is_told_in_one_sentence(call, message):
     with pytest.raises(ValueError, match=message):
@@ -246,8 +249,8 @@ class Persistent:
             modules[name].__dict__.update(container.state)
         self.state = {"training": False, "_parameters": OrderedDict(parameters), "_buffers": OrderedDict(buffers),
                       "_modules": OrderedDict(modules), "_non_persistent_buffers_set": set(),
-                      "_backward_hooks": OrderedDict(), "skip": None,
-                      "sigma_data": 0.5, "skip_scale": np.sqrt(0.5), "_init_args": (),
+                      "_backward_hooks": OrderedDict(), "skip": None, "sigma_data": 0.5,
+                      "skip_scale": np.sqrt(0.5), "_init_args": (),
                       "_init_kwargs": sys.modules["dnnlib.util"].EasyDict(up=False)}
 
     def __reduce__(self):
@@ -332,9 +335,10 @@ def test_a_file_of_another_kind_is_refused(place, content):
 @pytest.mark.parametrize("name", SMALL)
 def test_missing_weights_name_the_file_its_address_and_the_remedy(place, name):
     place(name, None)
-    with pytest.raises(FileNotFoundError, match=f"^{name}.pkl is missing, and could not be had from "
-                                                f"https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/{name}.pkl "
-                                                "[(]no route to host[)]; put it in the folder named by ROBUSTGEN_DATA$"):
+    message = (f"^{name}.pkl is missing, and could not be had from "
+               f"https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/{name}.pkl "
+               "[(]no route to host[)]; put it in the folder named by ROBUSTGEN_DATA$")
+    with pytest.raises(FileNotFoundError, match=message):
         load_edm(name)
     assert list(paths.cache_folder().iterdir()) == []
 

@@ -99,8 +99,8 @@ def test_the_address_is_torch_fidelitys():
 def test_the_cache_is_looked_into_and_other_images_are_refused(place):
     place("cache")
     net = load_inception()
-    for x, message in [(images(2, 1, 32, 32), "takes images of 3 channels, got 1; repeat a single one: x.expand.-1, "
-                                              r"3, -1, -1.$"),
+    for x, message in [(images(2, 1, 32, 32),
+                        "takes images of 3 channels, got 1; repeat a single one: x.expand.-1, 3, -1, -1.$"),
                        (images(2, 3, 32, 32) * 255, "Divide by 255 first"),
                        (images(3, 32, 32), r"of shape \(B, C, H, W\), got \(3, 32, 32\)")]:
         with pytest.raises(ValueError, match=message):
@@ -109,8 +109,7 @@ def test_the_cache_is_looked_into_and_other_images_are_refused(place):
 
 def test_missing_weights_name_the_file_its_address_and_the_remedy(offline):
     with pytest.raises(FileNotFoundError, match=f"^{FILE} is missing, and could not be had from {re.escape(URL)} .no "
-                                                "route to host.; "
-                                                "put it in the folder named by ROBUSTGEN_DATA$"):
+                                                "route to host.; put it in the folder named by ROBUSTGEN_DATA$"):
         load_inception()
 
 

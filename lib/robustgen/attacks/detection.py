@@ -24,7 +24,7 @@ class EnergyDetector:
         detector(logits)                                                   # (B,) booleans: attacked?
     """
 
-    @arguments
+    @arguments()
     def __init__(self, *, sides: Literal["low", "high", "both"] = "low", score=marginal_energy):
         self.sides, self.score = sides, score
         self.low = self.high = None

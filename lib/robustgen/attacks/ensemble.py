@@ -6,7 +6,7 @@ import torchattacks
 from ..core import rng
 from ..core.energy import joint_energy
 from ..models.inference import logits_of
-from ..utils.arguments import Count, Norm, Positive, arguments
+from ..utils.arguments import Norm, arguments, positive, positive_integer
 from ..utils.validation import check_classifier, check_eval_mode
 from . import external
 from .evaluation import batched
@@ -14,9 +14,9 @@ from .evaluation import batched
 TARGETS = 9   # wrong classes that the targeted attack tries, the likeliest first
 
 
-@arguments
-def autoattack(model, x, y, *, norm: Norm = "linf", eps: Positive, steps: Count = 100, queries: Count = 5000,
-               generator=None, batch: Count = 100, progress: bool = False):
+@arguments(eps=positive, steps=positive_integer, queries=positive_integer, batch=positive_integer)
+def autoattack(model, x, y, *, norm: Norm = "linf", eps: float, steps: int = 100, queries: int = 5000,
+               generator=None, batch: int = 100, progress: bool = False):
     """Which images no attack of the ensemble breaks: {"clean", "APGD-CE", "APGD-T", "Square": booleans (N,)}, in this
     order.
 

@@ -5,7 +5,7 @@ import torch
 from ..core import ascent, rng
 from ..core.energy import log_odds
 from ..models.inference import logits_of
-from ..utils.arguments import Count, Norm, Positive, arguments
+from ..utils.arguments import Norm, arguments, positive, positive_integer
 from ..utils.validation import check_classifier
 
 
@@ -33,8 +33,8 @@ def true_and_rival(logits, y):
     return logits.gather(-1, index)[..., 0], logits.scatter(-1, index, -torch.inf).amax(-1)
 
 
-@arguments
-def batched(function, model, x, y, *, batch: Count = 100, generator=None, progress: bool = False, **settings):
+@arguments(batch=positive_integer)
+def batched(function, model, x, y, *, batch: int = 100, generator=None, progress: bool = False, **settings):
     """`function(model, x, y, **settings)` over batches, its results put together: for more images than fit at once.
 
     function    an attack or `trajectory`. generator is shared out image by image, so `batch` changes no result.
@@ -55,9 +55,9 @@ def accuracy(model, x, y, *, batch=500):
     return int((logits_of(model, x, batch=batch).argmax(1) == y).sum()) / len(x)
 
 
-@arguments
-def robust_accuracy(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: Count,
-                    random_start: bool = False, generator=None, batch: Count = 100, progress: bool = False,
+@arguments(eps=positive, step_size=positive, steps=positive_integer, batch=positive_integer)
+def robust_accuracy(model, x, y, *, norm: Norm, eps: float, step_size: float, steps: int,
+                    random_start: bool = False, generator=None, batch: int = 100, progress: bool = False,
                     each: bool = False):
     """Share of images that are classified right at every iterate of PGD, the clean image included.
 

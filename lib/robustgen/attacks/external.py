@@ -4,7 +4,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ..core import rng
-from ..utils.arguments import Count, Norm, Positive, arguments
+from ..utils.arguments import Norm, arguments, positive, positive_integer
 from ..utils.validation import check_classifier
 
 TORCHATTACKS = {"linf": "Linf", "l2": "L2"}   # the norms as torchattacks names them
@@ -31,8 +31,8 @@ class Draws(TorchFunctionMode):
         return draw(self.shared, shape, stream=stream)[0]
 
 
-@arguments
-def apgd(model, x, y, *, norm: Norm = "linf", eps: Positive, steps: Count, generator=None):
+@arguments(eps=positive, steps=positive_integer)
+def apgd(model, x, y, *, norm: Norm = "linf", eps: float, steps: int, generator=None):
     """Auto-PGD (Croce & Hein 2020) on the cross-entropy, one random start: torchattacks' implementation.
 
     Only what can be counted as its success is changed: an image that is misclassified before the attack, and one
@@ -52,8 +52,8 @@ def apgd(model, x, y, *, norm: Norm = "linf", eps: Positive, steps: Count, gener
     return reached
 
 
-@arguments
-def foolbox_pgd(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: Count):
+@arguments(eps=positive, step_size=positive, steps=positive_integer)
+def foolbox_pgd(model, x, y, *, norm: Norm, eps: float, step_size: float, steps: int):
     """`pgd` without a random start by foolbox (Rauber et al. 2020), on the cross-entropy: the paper's own tool, to
     compare with."""
     import foolbox

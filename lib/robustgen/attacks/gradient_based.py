@@ -7,13 +7,13 @@ logits along its way.
 from ..core import ascent, rng
 from ..core.energy import joint_energy, log_odds, marginal_energy
 from ..models.inference import logits_of
-from ..utils.arguments import Count, NonNegative, Norm, Positive, arguments
+from ..utils.arguments import Norm, arguments, non_negative, optional, positive, positive_integer
 from ..utils.validation import check_classifier, check_images
 from .evaluation import batched
 
 
-@arguments
-def pgd(model, x, y, *, norm: Norm, eps: Positive, step_size: Positive, steps: Count, random_start: bool = False,
+@arguments(eps=positive, step_size=positive, steps=positive_integer)
+def pgd(model, x, y, *, norm: Norm, eps: float, step_size: float, steps: int, random_start: bool = False,
         loss=log_odds, generator=None):
     """Projected gradient descent (Madry et al. 2018): climb the loss within a ball around each image.
 
@@ -41,8 +41,8 @@ def random_targets(y, classes, generator=None):
     return (y + shift) % classes
 
 
-@arguments
-def random_noise(x, *, norm: Norm, eps: Positive, generator=None):
+@arguments(eps=positive)
+def random_noise(x, *, norm: Norm, eps: float, generator=None):
     """The control of an attack: images at distance `eps` from `x` in a random direction, clamped to [0, 1].
 
     "linf": every pixel moves by eps, up or down by a coin's throw. "l2": uniform on the sphere.
@@ -52,14 +52,14 @@ def random_noise(x, *, norm: Norm, eps: Positive, generator=None):
     return (x + ascent.STEP[norm](eps)(direction)).clamp(0, 1)
 
 
-@arguments
-def fgsm(model, x, y, *, eps: Positive):
+@arguments(eps=positive)
+def fgsm(model, x, y, *, eps: float):
     """Fast gradient sign method (Goodfellow et al. 2015; HE-PGD eq. 1): one step as long as the ball is wide."""
     return pgd(model, x, y, norm="linf", eps=eps, step_size=eps, steps=1)
 
 
-@arguments
-def energy_attack(model, x, y, *, eps: Positive, step_size: Positive | None = None, steps: Count = 1,
+@arguments(eps=positive, step_size=optional(positive), steps=positive_integer)
+def energy_attack(model, x, y, *, eps: float, step_size: float | None = None, steps: int = 1,
                   random_start: bool = False, generator=None):
     """The energy attack (JEAT eq. 18): climb the joint energy E(x, y) alone, so only lower the logit of y, in the max
     norm.
@@ -71,9 +71,9 @@ def energy_attack(model, x, y, *, eps: Positive, step_size: Positive | None = No
                random_start=random_start, loss=joint_energy, generator=generator)
 
 
-@arguments
-def he_pgd(model, x, y, *, norm: Norm = "linf", eps: Positive = 8 / 255, step_size: Positive = 1 / 255,
-           steps: Count = 40, lam: NonNegative = 1.2, random_start: bool = True, generator=None):
+@arguments(eps=positive, step_size=positive, steps=positive_integer, lam=non_negative)
+def he_pgd(model, x, y, *, norm: Norm = "linf", eps: float = 8 / 255, step_size: float = 1 / 255,
+           steps: int = 40, lam: float = 1.2, random_start: bool = True, generator=None):
     """High-energy PGD (Beadini & Masi 2023): cross the decision boundary without the drop in energy that gives PGD
     away.
 
@@ -94,8 +94,8 @@ def he_pgd(model, x, y, *, norm: Norm = "linf", eps: Positive = 8 / 255, step_si
                generator=generator)
 
 
-@arguments
-def balancing_lam(model, x, y, *, high: Positive = 2.5, tolerance: Positive = 0.05, batch: Count = 100, generator=None,
+@arguments(high=positive, tolerance=positive, batch=positive_integer)
+def balancing_lam(model, x, y, *, high: float = 2.5, tolerance: float = 0.05, batch: int = 100, generator=None,
                   progress: bool = False, **settings):
     """The lam at which HE-PGD's mean energy is that of the natural images, by bisection on [0, high].
 

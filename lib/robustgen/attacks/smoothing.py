@@ -12,7 +12,8 @@ from pydantic import Field
 
 from ..core import rng
 from ..probes import scores
-from ..utils.arguments import Count, NonNegative, Norm, arguments
+from ..utils.arguments import Norm, arguments, list_of, non_negative, positive_integer
+from ..utils.fields import NonNegative
 from ..utils.validation import check_classifier
 from .gradient_based import pgd
 
@@ -20,8 +21,8 @@ Defence = Literal["noised", "denoised"]
 Levels = Annotated[list[NonNegative], Field(min_length=1)]
 
 
-@arguments
-def defended(model, defence: Defence, sigma: NonNegative, *, seeds=None, draws: Count = 1):
+@arguments(sigma=non_negative, draws=positive_integer)
+def defended(model, defence: Defence, sigma: float, *, seeds=None, draws: int = 1):
     """The classifier x -> logits of images that are first noised or denoised; sigma 0 is the model itself.
 
     noised     x + sigma e, with fresh noise at each call: an attack through it sees other noise at every step.
@@ -47,9 +48,10 @@ def defended(model, defence: Defence, sigma: NonNegative, *, seeds=None, draws: 
     return noised
 
 
-@arguments
-def withstood(model, x, y, *, defence: Defence, sigmas: Levels, epsilons: Levels, norm: Norm, steps: Count,
-              draws: Count = 1, generator=None, batch: Count = 100, progress: bool = False):
+@arguments(sigmas=list_of(non_negative), epsilons=list_of(non_negative), steps=positive_integer, draws=positive_integer,
+           batch=positive_integer)
+def withstood(model, x, y, *, defence: Defence, sigmas: list, epsilons: list, norm: Norm, steps: int,
+              draws: int = 1, generator=None, batch: int = 100, progress: bool = False):
     """Which images are classified right, over noise level x attack strength: booleans (len(sigmas), len(epsilons), N),
     twice.
 

@@ -5,7 +5,6 @@ What one brings is checked; then it appears all at once. Imagenette, ImageNet an
 (`imagenette`, `imagenet`, `cifar100`).
 """
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from ..utils import paths
 from ..utils.arguments import known
-from ..utils.mirrors import CHECKSUMS, dataset_problems, fetch_datasets
+from ..utils.mirrors import CHECKSUMS
 from . import cifar100, imagenet, imagenette
 
 if TYPE_CHECKING:   # torch is loaded where it is used: fetching needs none
@@ -165,27 +164,3 @@ def fit_images(images, shape):
         rows, columns = height - x.shape[2], width - x.shape[3]
         x = pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
     return replace(images, x=x)
-
-
-def main():
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m robustgen.data", description="Fetch the datasets into data/ and "
-                                                                                  "check them.")
-    parser.add_argument("names", nargs="*", default=list(CHECKSUMS), help=f"of: {', '.join(CHECKSUMS)} (default: all)")
-    parser.add_argument("--check", metavar="FILE", help="fetch nothing: check what is there and write the files' MD5 "
-                                                        "sums to FILE")
-    args = parser.parse_args()
-    try:
-        if not args.check:
-            return fetch_datasets(args.names)
-        for name in args.names:
-            for problem in dataset_problems(known("dataset", name, CHECKSUMS), paths.DATA / name):
-                raise FileNotFoundError(f"data/{name}: {problem}; fetch it with: make data")
-        paths.write_text(args.check, json.dumps({name: CHECKSUMS[name] for name in args.names}, indent=1) + "\n")
-    except (OSError, ValueError) as problem:
-        parser.exit(1, f"{problem}\n")
-
-
-if __name__ == "__main__":
-    main()

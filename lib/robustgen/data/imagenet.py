@@ -1,9 +1,8 @@
-"""ImageNet (ILSVRC 2012) as squares of 256 pixels, or another side, packed once into one file a split that is mapped,
-not loaded.
+"""ImageNet (ILSVRC 2012) as squares of 256 pixels, or another side: packed once into a file a split, mapped, not
+loaded.
 
-    python -m robustgen.imagenet FOLDER               # FOLDER/{train,val}/<wnid>/*.JPEG, as unpacked for torchvision's
-                                                      ImageFolder
-    python -m robustgen.imagenet FOLDER --side 64     # ImageNet-64 of the off-manifold paper
+    robustgen pack FOLDER              # FOLDER/{train,val}/<wnid>/*.JPEG, as unpacked for torchvision's ImageFolder
+    robustgen pack FOLDER --side 64    # ImageNet-64 of the off-manifold paper
 
 1,281,167 + 50,000 photographs are 252 + 10 GB, 15.7 + 0.6 GB with a side of 64. They go into the folder named by
 ROBUSTGEN_DATA, else into the user's cache.
@@ -33,7 +32,7 @@ def read_imagenet(split, side=SIDE):
             return np.load(x, mmap_mode="r"), np.load(y), tuple(names.read_text().split())
     raise FileNotFoundError("imagenet is not packed; ask image-net.org for ILSVRC2012, unpack it into "
                             "FOLDER/train/<wnid>/ and FOLDER/val/<wnid>/, "
-                            f"and run: python -m robustgen.imagenet FOLDER{'' if side == SIDE else f' --side {side}'}")
+                            f"and run: robustgen pack FOLDER{'' if side == SIDE else f' --side {side}'}")
 
 
 def packed_files(folder, split, side=SIDE):
@@ -88,24 +87,3 @@ def resized_square(path, side=SIDE):
             return np.asarray(ImageOps.fit(image.convert("RGB"), (side, side), resampling)).transpose(2, 0, 1)
     except OSError as error:
         raise OSError(f"{path} cannot be read ({error}); put a good copy in its place") from None
-
-
-def main():
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m robustgen.imagenet", description="Pack ImageNet into one file of "
-                                                                                      "squares a split.")
-    parser.add_argument("folder", help="has train/<wnid>/*.JPEG and val/<wnid>/*.JPEG")
-    parser.add_argument("--side", type=int, default=SIDE, help="of the squares, in pixels (default: %(default)s)")
-    given = parser.parse_args()
-    if given.side < 1:
-        parser.error("--side must be at least 1")
-    try:
-        for split in SPLITS:
-            pack_imagenet(given.folder, download.folders()[0], split, given.side)
-    except OSError as problem:
-        parser.exit(1, f"{problem}\n")
-
-
-if __name__ == "__main__":
-    main()

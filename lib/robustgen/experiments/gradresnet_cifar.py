@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..utils.arguments import Count, Fraction, Index, NonNegative, Positive, ordered, settings, within
+from ..utils.fields import Count, Fraction, Index, NonNegative, Positive, ordered, settings, within
 
 
 @settings

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..utils.arguments import Count, Index, NonNegative, Positive, settings
+from ..utils.fields import Count, Index, NonNegative, Positive, settings
 
 
 @settings

@@ -20,7 +20,8 @@ from ..probes import fisher
 from ..sampling.chains import langevin
 from ..training.registry import build_objective
 from ..training.schedules import SCHEDULES
-from ..utils.arguments import Count, Index, NonNegative, Positive, arguments, part, settings, within
+from ..utils.arguments import arguments, positive, positive_integer
+from ..utils.fields import Count, Index, NonNegative, Positive, part, settings, within
 from ..utils.validation import check_eval_mode
 from ..zoo.trained import family_axes, load_net, training_record
 
@@ -149,8 +150,8 @@ class Sampler:
                                  generator=self.seeds).clamp(0, 1)
 
 
-@arguments
-def fisher_scores(model, x, y, *, draws: Count, sigma: Positive, generator=None):
+@arguments(draws=positive_integer, sigma=positive)
+def fisher_scores(model, x, y, *, draws: int, sigma: float, generator=None):
     """The Fisher scores of a net at real images: a dict of numbers.
 
     "explained" is the share of noise of standard deviation sigma that grad E(x, y) explains: like the quality of

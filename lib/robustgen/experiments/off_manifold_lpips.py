@@ -16,7 +16,8 @@ from ..metrics import perceptual
 from ..metrics.statistics import bootstrap, spearman
 from ..probes import manifold, scores
 from ..probes.gradients import logit_gradient
-from ..utils.arguments import Count, Index, Positive, known, ordered, part, settings
+from ..utils.arguments import known
+from ..utils.fields import Count, Index, Positive, ordered, part, settings
 from ..zoo.trained import family_axes, load_net
 
 

@@ -1,13 +1,11 @@
-"""What a notebook found, kept as files, and the report that puts it beside the papers' numbers.
+"""The report: every notebook's metrics.json beside the papers' numbers of published.yaml, as
+results/<profile>/REPORT.md.
 
-A notebook writes `results/<profile>/<notebook>/`: metrics.json, figures and tables. `python -m
-robustgen.report PROFILE` reads every metrics.json and `published.yaml` and writes `results/<profile>/REPORT.md`
-with copies of the figures and metrics beside it.
+Figures and metrics are copied beside it.
 """
 
 import json
 import shutil
-import sys
 from dataclasses import asdict
 
 from ..training.runs import load_run
@@ -71,19 +69,3 @@ def _differences(profile, notebook, runs):
         lines += [f"| {where}: {key} | {theirs.get(key, '–')} | {value} |" for key, value in ours.items()
                   if theirs.get(key) != value]
     return "### Settings that differ\n\n" + ("\n".join(lines) if len(lines) > 2 else "None.")
-
-
-def main():
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m robustgen.report",
-                                     description="Write results/<profile>/REPORT.md.")
-    parser.add_argument("profile", help=f"one of: {', '.join(profile_names())}")
-    try:
-        print(write_report(parser.parse_args().profile).relative_to(paths.ROOT))
-    except (ValueError, OSError) as problem:
-        sys.exit(str(problem))
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,8 @@
 import ast
 import importlib
 
-from ..utils.arguments import checked_call, known
+from ..utils.arguments import known
+from ..utils.fields import checked_settings
 from ..utils.profiles import read_sections, settings_file
 
 NOTEBOOKS = ("spectral_mnist", "pgdd_imagenet", "gradresnet_cifar", "off_manifold_lpips", "jeat", "he_pgd")
@@ -17,7 +18,8 @@ def load_settings(profile, section, /, **overrides):
     """
     section = known("notebook", section, NOTEBOOKS)
     source = settings_file(profile, section)
-    return checked_call(importlib.import_module(f".{section}", __package__).Settings, read_sections(source) | overrides,
+    return checked_settings(importlib.import_module(f".{section}", __package__).Settings,
+                            read_sections(source) | overrides,
                         source)
 
 

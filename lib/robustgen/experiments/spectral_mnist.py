@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..utils.arguments import Count, Index, Positive, settings
+from ..utils.fields import Count, Index, Positive, settings
 
 
 @settings

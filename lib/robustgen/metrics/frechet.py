@@ -2,7 +2,7 @@
 
 import torch
 
-from ..utils.arguments import Count, arguments
+from ..utils.arguments import arguments, positive_integer
 
 
 def frechet_distance(a, b):
@@ -30,8 +30,8 @@ def frechet_distance(a, b):
             + (means[0] - means[1]).square().sum()).clamp_min(0).item()
 
 
-@arguments
-def inception_score(outputs, *, splits: Count = 1):
+@arguments(splits=positive_integer)
+def inception_score(outputs, *, splits: int = 1):
     """exp(mean KL(p(y|x) || p(y))) of a classifier's outputs (Salimans et al. 2016), in float64: from 1, all images
     alike, to K.
 

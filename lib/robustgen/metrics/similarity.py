@@ -8,13 +8,13 @@ import contextlib
 
 import torch
 
-from ..utils.arguments import Count, arguments
+from ..utils.arguments import arguments, positive_integer
 from ..utils.validation import check_images
 from .frechet import check_samples
 
 
-@arguments
-def nearest(x, real, *, count: Count = 10, candidates: Count = 100):
+@arguments(count=positive_integer, candidates=positive_integer)
+def nearest(x, real, *, count: int = 10, candidates: int = 100):
     """The real images most similar to each image, most similar first: (SSIM (B, count), index into `real` (B, count)).
 
     x, real      (B, C, H, W) and (N, C, H, W) in [0, 1].
@@ -57,8 +57,8 @@ def _enough(count, real):
                          "or compare with more")
 
 
-@arguments
-def nearest_features(a, real, *, count: Count = 10):
+@arguments(count=positive_integer)
+def nearest_features(a, real, *, count: int = 10):
     """The real images nearest to each by Euclidean distance of features, nearest first: (distance (n, count), index
     into `real` (n, count)).
 
@@ -71,8 +71,8 @@ def nearest_features(a, real, *, count: Count = 10):
     return tuple(distance.topk(count, 1, largest=False))
 
 
-@arguments
-def two_sample_accuracy(a, b, *, folds: Count = 5, seed=0):
+@arguments(folds=positive_integer)
+def two_sample_accuracy(a, b, *, folds: int = 5, seed=0):
     """Held-out accuracy with which logistic regression tells two samples of features apart (Lopez-Paz & Oquab 2017).
 
     a, b   (n, D) and (m, D). Cross-validated and balanced: 0.5 means that they cannot be told apart.

@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-from ..utils.arguments import Count, arguments, checked_call, known
+from ..utils.arguments import arguments, call_with, known, positive_integer
 from . import denoisers, resnets
 
 
-@arguments
-def mnist_cnn(*, width: Count, hidden: Count):
-    """The MNIST CNN of Kolter & Madry's tutorial (implicit denoiser paper, appendix B): width 32, hidden 100.
+@arguments(width=positive_integer, hidden=positive_integer)
+def mnist_cnn(*, width: int = 32, hidden: int = 100):
+    """The MNIST CNN of Kolter & Madry's tutorial (implicit denoiser paper, appendix B).
 
     He initialisation instead of torch's default; the paper does not name one.
     """
@@ -36,8 +36,9 @@ BUILDERS = {
 
 
 def build_model(name, *, generator=None, channels_last=True, source="build_model", **kwargs):
-    """Build a model with fresh weights.
+    """Build a model with fresh weights: by default the published architecture.
 
+    name           of BUILDERS; kwargs are its arguments, such as width=16 or classes=100.
     generator      an int seed: the same seed gives the same weights, whatever was drawn before.
     channels_last  memory layout of the convolutions: faster nearly everywhere.
     source         where the arguments come from, for the error that a wrong one raises.
@@ -46,5 +47,5 @@ def build_model(name, *, generator=None, channels_last=True, source="build_model
     with torch.random.fork_rng(devices=[]):
         if generator is not None:
             torch.manual_seed(generator)
-        model = checked_call(make, kwargs, source)
+        model = call_with(make, kwargs, source)
     return model.to(memory_format=torch.channels_last) if channels_last else model

@@ -6,7 +6,7 @@ A denoiser has `denoise(y, sigma)`: noisy images (B, C, H, W) in units of [0, 1]
 import torch
 from torch import nn
 
-from ..utils.arguments import Count, arguments
+from ..utils.arguments import arguments, positive_integer
 
 
 class DnCNN(nn.Module):
@@ -25,9 +25,9 @@ class DnCNN(nn.Module):
     forward = denoise
 
 
-@arguments
-def dncnn(*, depth: Count, width: Count, channels: Count = 3):
-    """DnCNN for blind colour denoising: published with depth 20, width 64.
+@arguments(depth=positive_integer, width=positive_integer, channels=positive_integer)
+def dncnn(*, depth: int = 20, width: int = 64, channels: int = 3):
+    """DnCNN for blind colour denoising: as published by default.
 
     With batch norm's scales merged into the convolutions, as published, that is 668,227 parameters.
     """
@@ -78,9 +78,9 @@ class DRUNet(nn.Module):
     forward = denoise
 
 
-@arguments
-def drunet(*, width: Count, blocks: Count = 4, channels: Count = 3):
-    """DRUNet: published with width 64 and 4 blocks a level, 32,640,960 parameters."""
+@arguments(width=positive_integer, blocks=positive_integer, channels=positive_integer)
+def drunet(*, width: int = 64, blocks: int = 4, channels: int = 3):
+    """DRUNet; as published, of width 64 and 4 blocks a level, it has 32,640,960 parameters."""
     return DRUNet(width, blocks, channels)
 
 
@@ -108,9 +108,9 @@ class Autoencoder(nn.Module):
         return self.decode(self.encode(x))
 
 
-@arguments
-def autoencoder(*, latent: Count, width: Count, size: Count = 32, channels: Count = 3):
-    """Convolutional autoencoder with `latent` numbers an image (off-manifold paper, B.6: 128)."""
+@arguments(latent=positive_integer, width=positive_integer, size=positive_integer, channels=positive_integer)
+def autoencoder(*, latent: int = 128, width: int = 64, size: int = 32, channels: int = 3):
+    """Convolutional autoencoder with `latent` numbers an image (off-manifold paper, B.6, which names no width)."""
     if size % 8:
         raise ValueError(f"'size' is {size}: it should be a multiple of 8, as the encoder halves its images "
                          "three times")

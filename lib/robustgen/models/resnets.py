@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..core.autodiff import gradient_and_values
-from ..utils.arguments import Count, arguments
+from ..utils.arguments import arguments, list_of, positive_integer
 
 
 class _Block(nn.Module):
@@ -44,8 +44,9 @@ def _conv(inputs, outputs, stride=1, bias=False, kernel=3):
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
 
 
-@arguments
-def resnet(*, blocks: list[Count], width: Count, channels: Count = 3, classes: Count = 10, stem_stride: Count = 1,
+@arguments(blocks=list_of(positive_integer), width=positive_integer, channels=positive_integer,
+           classes=positive_integer, stem_stride=positive_integer)
+def resnet(*, blocks: list, width: int = 64, channels: int = 3, classes: int = 10, stem_stride: int = 1,
            stem_kernel: Literal[3, 7] = 3):
     """ResNet with a 3x3 stem and no max-pooling, `blocks` basic blocks a stage, stages of width 1, 2, 4, 8 times
     `width`.
@@ -63,14 +64,14 @@ def resnet(*, blocks: list[Count], width: Count, channels: Count = 3, classes: C
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
-def resnet10(**kwargs):
+def resnet10(*, width: int = 64, **kwargs):
     """`resnet` with one block a stage."""
-    return resnet(blocks=[1, 1, 1, 1], **kwargs)
+    return resnet(blocks=[1, 1, 1, 1], width=width, **kwargs)
 
 
-def resnet18(**kwargs):
+def resnet18(*, width: int = 64, **kwargs):
     """`resnet` with two blocks a stage."""
-    return resnet(blocks=[2, 2, 2, 2], **kwargs)
+    return resnet(blocks=[2, 2, 2, 2], width=width, **kwargs)
 
 
 class _WideBlock(nn.Module):
@@ -88,8 +89,9 @@ class _WideBlock(nn.Module):
         return self.body(z) + (x if self.shortcut is None else self.shortcut(z))
 
 
-@arguments
-def wrn_28_10(*, depth: Count, width: Count, norm: Literal["batch", "none"], channels: Count = 3, classes: Count = 10):
+@arguments(depth=positive_integer, width=positive_integer, channels=positive_integer, classes=positive_integer)
+def wrn_28_10(*, depth: int = 28, width: int = 10, norm: Literal["batch", "none"] = "batch", channels: int = 3,
+              classes: int = 10):
     """Wide ResNet (Zagoruyko & Komodakis 2016): WRN-28-10 has depth 28, width 10, batch norm and 36,479,194 parameters.
 
     norm   "none" is JEM's variant: no norm, convolutions with biases, leaky ReLU 0.2.
@@ -189,10 +191,11 @@ class GradResNet(nn.Module):
         return y + (sigma / 255).view(-1, 1, 1, 1) ** 2 * self.score(y)
 
 
-@arguments
-def gradresnet(*, width: Count, blocks: list[Count] = (2, 2, 2, 2), activation: Literal["gelu", "relu"] = "gelu",
-               norm: Literal["group", "batch"] = "group", bias: bool = False, side: bool = True, channels: Count = 3,
-               classes: Count = 10, stem_stride: Count = 1, stem_kernel: Literal[3, 7] = 3):
+@arguments(width=positive_integer, blocks=list_of(positive_integer), channels=positive_integer,
+           classes=positive_integer, stem_stride=positive_integer)
+def gradresnet(*, width: int = 64, blocks: list = (2, 2, 2, 2), activation: Literal["gelu", "relu"] = "gelu",
+               norm: Literal["group", "batch"] = "group", bias: bool = False, side: bool = True, channels: int = 3,
+               classes: int = 10, stem_stride: int = 1, stem_kernel: Literal[3, 7] = 3):
     """GradResNet (section 3.2): ResNet18 with GELU, one GroupNorm a block, no biases, side connections.
 
     width   64 is the published one; a multiple of 8, as a group has 8 channels.

@@ -8,7 +8,7 @@ differ in the silhouette alone, it is the truth that robust nets are compared wi
 import torch
 from torch import nn
 
-from ..utils.arguments import Positive, arguments
+from ..utils.arguments import arguments, positive
 from ..utils.validation import check_images, check_labels
 
 
@@ -23,8 +23,8 @@ class Bayes(nn.Module):
     Raises ValueError for classes without images.
     """
 
-    @arguments
-    def __init__(self, x: torch.Tensor, y: torch.Tensor, *, sigma: Positive):
+    @arguments(sigma=positive)
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, *, sigma: float):
         super().__init__()
         check_images(x)
         check_labels(y, len(x), int(y.max()) + 1)

@@ -20,7 +20,7 @@ import torch
 
 from ..core import rng
 from ..core.energy import joint_energy, marginal_energy
-from ..utils.arguments import Count, NonNegative, arguments
+from ..utils.arguments import arguments, non_negative, positive_integer
 from ..utils.validation import check_classifier, check_eval_mode
 
 
@@ -82,8 +82,8 @@ class FisherScore:
         return math.copysign((self.sigma * slope) ** 2 / max(square * self.dimension, 1e-300), slope)
 
 
-@arguments
-def joint_fisher_score(model, x, y, *, sigma: NonNegative = 0.0, draws: Count = 8, generator=None, batch: Count = 100,
+@arguments(sigma=non_negative, draws=positive_integer, batch=positive_integer)
+def joint_fisher_score(model, x, y, *, sigma: float = 0.0, draws: int = 8, generator=None, batch: int = 100,
                        progress: bool = False):
     """JFS, F of E(x, y) (JEAT eq. 23): a FisherScore.
 
@@ -101,8 +101,8 @@ def joint_fisher_score(model, x, y, *, sigma: NonNegative = 0.0, draws: Count = 
                   "joint Fisher score")
 
 
-@arguments
-def marginal_fisher_score(model, x, *, sigma: NonNegative = 0.0, draws: Count = 8, generator=None, batch: Count = 100,
+@arguments(sigma=non_negative, draws=positive_integer, batch=positive_integer)
+def marginal_fisher_score(model, x, *, sigma: float = 0.0, draws: int = 8, generator=None, batch: int = 100,
                           progress: bool = False):
     """MFS, F of E(x) (JEAT eq. 24): arguments, result and errors are those of `joint_fisher_score`."""
     check_classifier(model, x)

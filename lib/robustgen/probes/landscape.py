@@ -8,7 +8,7 @@ import torch
 from ..core import rng
 from ..core.energy import joint_energy
 from ..core.images import wide
-from ..utils.arguments import Count, Positive, arguments
+from ..utils.arguments import arguments, positive, positive_integer
 from ..utils.validation import check_classifier, check_eval_mode
 
 
@@ -51,8 +51,8 @@ class Landscape:
         return self.rise.flatten(1).std(1)
 
 
-@arguments
-def energy_landscape(model, x, y, *, radius: Positive, points: Count = 21, generator=None, batch: Count = 500,
+@arguments(radius=positive, points=positive_integer, batch=positive_integer)
+def energy_landscape(model, x, y, *, radius: float, points: int = 21, generator=None, batch: int = 500,
                      progress: bool = False):
     """E(x, y) around each image in a plane of two random directions a and b, orthogonal and of length 1: a Landscape.
 

@@ -11,15 +11,15 @@ import torch
 
 from ..core import rng
 from ..core.images import psnr
-from ..utils.arguments import Count, Fraction, Positive, arguments
+from ..utils.arguments import arguments, fraction, list_of, positive, positive_integer
 from ..utils.validation import check_classifier, check_eval_mode, check_images
 
 CALLER = 6   # frames from a function's body to its caller, past the decorators: where warnings point to
 
 
 @torch.no_grad()
-@arguments
-def tangent_basis(decoder, z, *, rtol: Fraction = 1e-3, batch: Count = 16):
+@arguments(rtol=fraction, batch=positive_integer)
+def tangent_basis(decoder, z, *, rtol: float = 1e-3, batch: int = 16):
     """Basis of the tangent space of a decoder's images at latents z (B, k): (B, k, C, H, W).
 
     The Jacobian's k columns come by forward mode, all in one pass beside the images themselves; reverse mode would take
@@ -33,8 +33,8 @@ def tangent_basis(decoder, z, *, rtol: Fraction = 1e-3, batch: Count = 16):
 
 
 @torch.no_grad()
-@arguments
-def orthonormal(tangents, *, rtol: Fraction = 1e-3):
+@arguments(rtol=fraction)
+def orthonormal(tangents, *, rtol: float = 1e-3):
     """Orthonormal basis of the span of tangents (B, k, C, H, W), largest directions first: the same shape.
 
     rtol   directions whose singular value is below this share of the image's largest are left out, and zero in the
@@ -61,8 +61,8 @@ def orthonormal(tangents, *, rtol: Fraction = 1e-3):
 
 
 @torch.no_grad()
-@arguments
-def encoded_basis(autoencoder, x, *, lowest: Positive = 15.0, **settings):
+@arguments(lowest=positive)
+def encoded_basis(autoencoder, x, *, lowest: float = 15.0, **settings):
     """Tangent spaces at an autoencoder's latents of images x (B, C, H, W), and how well it reaches them: a basis, and
     PSNR in dB (B,).
 
@@ -102,8 +102,8 @@ def principal_angles(a, b):
 
 
 @torch.no_grad()
-@arguments
-def directions(basis, *, draws: Count = 1, generator=None):
+@arguments(draws=positive_integer)
+def directions(basis, *, draws: int = 1, generator=None):
     """Random unit directions on and off the manifold, both (B, draws, C, H, W): the two parts of one Gaussian draw,
     each of l2 norm 1."""
     seeds = rng.seeds(generator, len(basis), basis.device)
@@ -115,8 +115,8 @@ def directions(basis, *, draws: Count = 1, generator=None):
 
 
 @torch.no_grad()
-@arguments
-def sensitivity(model, x, basis, *, radii: list[Positive], draws: Count = 1, generator=None, batch: Count = 500,
+@arguments(radii=list_of(positive), draws=positive_integer, batch=positive_integer)
+def sensitivity(model, x, basis, *, radii: list, draws: int = 1, generator=None, batch: int = 500,
                 progress: bool = False):
     """How far a perturbation on and off the manifold moves the class probabilities (Figures 3 and 9): two (B,
     len(radii)).
@@ -144,8 +144,8 @@ def sensitivity(model, x, basis, *, radii: list[Positive], draws: Count = 1, gen
 
 
 @torch.no_grad()
-@arguments
-def masked_sensitivity(model, x, mask, *, sigma: Positive, draws: Count = 8, generator=None, batch: Count = 500):
+@arguments(sigma=positive, draws=positive_integer, batch=positive_integer)
+def masked_sensitivity(model, x, mask, *, sigma: float, draws: int = 8, generator=None, batch: int = 500):
     """Mean of ||f(x + sigma m e) - f(x)||_2 over draws of e ~ N(0, I), f after its softmax, m a mask that broadcasts
     with x: (B,) (section 4.3).
 
@@ -170,8 +170,8 @@ def masked_sensitivity(model, x, mask, *, sigma: Positive, draws: Count = 8, gen
 
 
 @torch.no_grad()
-@arguments
-def rho_off(f, x, basis, *, sigma: Positive, draws: Count = 256, generator=None, batch: Count = 500):
+@arguments(sigma=positive, draws=positive_integer, batch=positive_integer)
+def rho_off(f, x, basis, *, sigma: float, draws: int = 256, generator=None, batch: int = 500):
     """Relative off-manifold robustness rho_1 (Definition 1): E (f(x + u_off) - f(x))^2 / E (f(x + u) - f(x))^2, (B,).
 
     f   (B, C, H, W) -> (B,), such as one logit; u ~ N(0, sigma^2 I) in units of [0, 1], u_off its part off the

@@ -12,7 +12,7 @@ from torch.nn.functional import log_softmax
 from ..core import rng
 from ..core.energy import log_odds
 from ..core.images import psnr
-from ..utils.arguments import Count, Positive, arguments
+from ..utils.arguments import arguments, positive, positive_integer
 from ..utils.validation import check_images, check_labels
 from . import jacobian
 
@@ -73,8 +73,8 @@ def score(model, y, sigma, c=None):
     return (denoise(model, y, sigma, c) - y) / (check_noise_levels(model, y, sigma) / 255).view(-1, 1, 1, 1) ** 2
 
 
-@arguments
-def smoothed_score(model, x, sigma: Positive, c=None, *, draws: Count = 16, generator=None):
+@arguments(sigma=positive, draws=positive_integer)
+def smoothed_score(model, x, sigma: float, c=None, *, draws: int = 16, generator=None):
     """The score at noise level sigma of images without noise, for a net that is not told sigma: mean of (D(x + sigma e)
     - x) / sigma^2 over draws of e.
 
@@ -103,8 +103,8 @@ def implied_sigma(score):
     return 255 * score[0].numel() ** 0.5 / score.flatten(1).norm(dim=1).clamp_min(1e-12)
 
 
-@arguments
-def denoising_psnr(model, x, *, sigma: Positive, c=None, generator=None, batch: Count = 100, progress: bool = False):
+@arguments(sigma=positive, batch=positive_integer)
+def denoising_psnr(model, x, *, sigma: float, c=None, generator=None, batch: int = 100, progress: bool = False):
     """PSNR of D(x + sigma e) for each image of x (N, C, H, W), in dB: (N,). An image's noise does not depend on
     `batch`.
 
@@ -130,8 +130,8 @@ def log_odds_score(model, y, c):
     return torch.func.grad(lambda y: -log_odds(model(y), c).sum())(y)
 
 
-@arguments
-def noisy_images(x, *, sigma: Positive, generator=None):
+@arguments(sigma=positive)
+def noisy_images(x, *, sigma: float, generator=None):
     """Noisy images y = x + sigma e, e ~ N(0, I) (eq. 5). Nothing is clamped."""
     check_images(x)
     return x + sigma / 255 * rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(x.dtype)
@@ -150,8 +150,8 @@ def denoiser_matvec(model, y, sigma, v, *, transposed=False):
     return torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(v))[1](v)[0]
 
 
-@arguments
-def denoiser_eigenvectors(model, y, sigma, *, largest: Count = 3, smallest: Count = 2, steps: Count = 150,
+@arguments(largest=positive_integer, smallest=positive_integer, steps=positive_integer)
+def denoiser_eigenvectors(model, y, sigma, *, largest: int = 3, smallest: int = 2, steps: int = 150,
                           generator=None, progress: bool = False):
     """Directions that a gradient denoiser amplifies most and least: those of its symmetric Jacobian J(y), without a
     matrix (Figure 3).

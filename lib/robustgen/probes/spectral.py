@@ -13,7 +13,7 @@ import torch
 from ..core import rng
 from ..core.images import norm
 from ..models.layers import features, hearing
-from ..utils.arguments import Count, Positive, arguments
+from ..utils.arguments import arguments, positive, positive_integer
 from ..utils.validation import check_classifier, check_eval_mode, check_images
 from .jacobian import BLOCK, gram_matvec, krylov, unchecked_jacobian
 
@@ -100,8 +100,8 @@ def noise_response(model, x, n_draws, sigma, generator=None):
     return noise, torch.cat([gram_matvec(model, *part) for part in parts]).view_as(noise)
 
 
-@arguments
-def energy_ratio(model, x, *, n_draws: Count = 128, sigma: Positive = 0.25, generator=None):
+@arguments(n_draws=positive_integer, sigma=positive)
+def energy_ratio(model, x, *, n_draws: int = 128, sigma: float = 0.25, generator=None):
     """Mean over noise draws of ||J'J e|| / ||e||, e ~ N(0, sigma^2 I), at each image: (B,) (appendix C).
 
     The operator is linear, so sigma cancels; it is here because the paper names it.

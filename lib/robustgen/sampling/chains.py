@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 from ..core import dynamics, rng
 from ..core.energy import joint_energy, log_odds
 from ..models.inference import evaluating
-from ..utils.arguments import Count, NonNegative, Positive, arguments
+from ..utils.arguments import arguments, non_negative, positive, positive_integer
 from ..utils.validation import check_classifier, check_eval_mode
 from .drift import DIFFUSION
 
@@ -20,9 +20,9 @@ from .drift import DIFFUSION
 ENERGIES = {"joint": joint_energy, "cross-entropy": lambda logits, y: softplus(log_odds(logits, y))}
 
 
-@arguments
-def langevin(model, x0, y, *, energy: Literal["joint", "cross-entropy"] = "joint", steps: Count, step_size: Positive,
-             noise: NonNegative, batch: Count = 100, generator=None, progress: bool = False):
+@arguments(steps=positive_integer, step_size=positive, noise=non_negative, batch=positive_integer)
+def langevin(model, x0, y, *, energy: Literal["joint", "cross-entropy"] = "joint", steps: int, step_size: float,
+             noise: float, batch: int = 100, generator=None, progress: bool = False):
     """Images of the classes y by Langevin dynamics on E(x, y) (JEAT eqs. 10 and 17), or on the cross-entropy E(x, y) -
     E(x) (eq. 16).
 

@@ -13,7 +13,7 @@ import torch
 from ..core import ascent, rng
 from ..core.images import norm, wide
 from ..models.layers import features, hearing
-from ..utils.arguments import Count, Fraction, NonNegative, Positive, arguments
+from ..utils.arguments import arguments, fraction, non_negative, positive, positive_integer
 from ..utils.validation import check_classifier, check_eval_mode
 from . import spectrum_edits
 from .trajectories import Trace, join_trajectories
@@ -90,11 +90,12 @@ def _squared(h):
     return h.flatten(1).square().sum(1)
 
 
-@arguments
-def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusion_noise: NonNegative, eps: Positive,
-         step_size: Positive, steps: Count, smoothing_sigma: NonNegative = 0.0, smoothing_draws: Count = 1,
+@arguments(drift_noise=positive, diffusion_noise=non_negative, eps=positive, step_size=positive, steps=positive_integer,
+           smoothing_sigma=non_negative, smoothing_draws=positive_integer, batch=positive_integer)
+def pgdd(model, x0, *, layer: str | None = None, drift_noise: float, diffusion_noise: float, eps: float,
+         step_size: float, steps: int, smoothing_sigma: float = 0.0, smoothing_draws: int = 1,
          smoothing: Literal["gradients", "features"] = "gradients",
-         edit=None, record=(), callback=None, batch: Count = 50, generator=None, progress: bool = False):
+         edit=None, record=(), callback=None, batch: int = 50, generator=None, progress: bool = False):
     """Prior-Guided Drift Diffusion (Algorithm 1): climb ||r(x) - r(x0 + e)||^2, e ~ N(0, drift_noise^2 I) drawn once.
 
     x0               (B, C, H, W) images in [0, 1] to begin at, such as `gaussian` or `perlin` noise.
@@ -153,11 +154,13 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: Positive, diffusio
     return in_batches(run, x0, generator, max(1, batch // smoothing_draws), steps, record, progress)
 
 
-@arguments
-def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: Count = 200, drift_noise: Positive = 0.2,
-                  diffusion_noise: NonNegative = 0.01, step_size: Positive = 0.04, largest_step: Positive = 0.08,
-                  gain: Positive = 0.05, grow: Positive = 1.5, shrink: Fraction = 0.5,
-                  tolerance: Positive = 0.02, patience: Count = 3, eps: Positive = 1.0, record=(), batch: Count = 50,
+@arguments(steps=positive_integer, drift_noise=positive, diffusion_noise=non_negative, step_size=positive,
+           largest_step=positive, gain=positive, grow=positive, shrink=fraction, tolerance=positive,
+           patience=positive_integer, eps=positive, batch=positive_integer)
+def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: int = 200, drift_noise: float = 0.2,
+                  diffusion_noise: float = 0.01, step_size: float = 0.04, largest_step: float = 0.08,
+                  gain: float = 0.05, grow: float = 1.5, shrink: float = 0.5,
+                  tolerance: float = 0.02, patience: int = 3, eps: float = 1.0, record=(), batch: int = 50,
                   generator=None, progress: bool = False):
     """PGDD whose step and noise follow each trajectory, with one set of defaults for every net (named as missing in
     section 5).

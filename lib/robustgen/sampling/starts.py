@@ -3,18 +3,18 @@
 import torch
 
 from ..core import rng
-from ..utils.arguments import Count, NonNegative, Positive, arguments
+from ..utils.arguments import arguments, non_negative, positive, positive_integer
 
 # Where trajectories begin
 
-@arguments
-def gaussian_start(n: Count, shape, *, mean: NonNegative = 0.5, sigma: Positive = 0.1, generator=None):
+@arguments(n=positive_integer, mean=non_negative, sigma=positive)
+def gaussian_start(n: int, shape, *, mean: float = 0.5, sigma: float = 0.1, generator=None):
     """Images of independent Gaussian pixels, clamped to [0, 1]: (n, *shape)."""
     return (mean + sigma * rng.normal(rng.seeds(generator, n), tuple(shape))).clamp(0, 1)
 
 
-@arguments
-def perlin_start(n: Count, shape, *, cells: Count = 4, octaves: Count = 3, amplitude: Positive = 0.1, generator=None):
+@arguments(n=positive_integer, cells=positive_integer, octaves=positive_integer, amplitude=positive)
+def perlin_start(n: int, shape, *, cells: int = 4, octaves: int = 3, amplitude: float = 0.1, generator=None):
     """Perlin noise (Perlin 2002) around 0.5, at most `amplitude` away from it: (n, *shape), each channel for itself.
 
     cells     of the coarsest lattice, along each side. Each further octave has twice as many and half the height.

@@ -9,10 +9,8 @@ its neighbours through batch norm. They ask for the gradient of the images alone
 `.grad` but the outer loss, which is taken in train mode.
 """
 
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -20,14 +18,14 @@ from ..core import ascent, rng
 from ..core.autodiff import gradient_and_values
 from ..core.energy import joint_energy, log_odds
 from ..models.inference import evaluating
-from ..utils.arguments import Count, NonNegative, Norm, Positive, arguments
+from ..utils.arguments import Norm, arguments, list_of, non_negative, positive, positive_integer
 from .base import Objective, noise_like
 
 
 class CrossEntropy(Objective):
     """Mean of -log p(y | x)."""
 
-    @arguments
+    @arguments()
     def __init__(self, model: nn.Module):
         super().__init__(model)
 
@@ -42,8 +40,8 @@ class NoisyCE(CrossEntropy):
     sigma   in units of [0, 1]. One draw an image and step; noisy images are not clamped.
     """
 
-    @arguments
-    def __init__(self, model: nn.Module, *, sigma: Positive):
+    @arguments(sigma=positive)
+    def __init__(self, model: nn.Module, *, sigma: float):
         super().__init__(model)
         self.sigma = sigma
 
@@ -60,8 +58,8 @@ class GradNorm(Objective):
 
     second_order = True
 
-    @arguments
-    def __init__(self, model: nn.Module, *, lam: NonNegative):
+    @arguments(lam=non_negative)
+    def __init__(self, model: nn.Module, *, lam: float):
         super().__init__(model)
         self.lam = lam
 
@@ -88,8 +86,8 @@ class Smoothness(Objective):
     f are the logits; one draw an image and step. x and x + e pass as one batch.
     """
 
-    @arguments
-    def __init__(self, model: nn.Module, *, lam: NonNegative, sigma: Positive):
+    @arguments(lam=non_negative, sigma=positive)
+    def __init__(self, model: nn.Module, *, lam: float, sigma: float):
         super().__init__(model)
         self.lam, self.sigma = lam, sigma
 
@@ -98,6 +96,11 @@ class Smoothness(Objective):
         penalty = (noisy - logits).square().sum(1).mean()
         return cross_entropy(logits, y) + self.lam * penalty, {"accuracy": (logits.argmax(1) == y).float().mean(),
                                                                "penalty": penalty.detach()}
+
+
+def radius_or_radii(name, value):
+    """A radius, or a list of them."""
+    (list_of(positive) if isinstance(value, list) else positive)(name, value)
 
 
 class AdversarialCE(CrossEntropy):
@@ -112,9 +115,9 @@ class AdversarialCE(CrossEntropy):
 
     climbed = staticmethod(log_odds)
 
-    @arguments
-    def __init__(self, model: nn.Module, *, norm: Norm, eps: Positive | Annotated[list[Positive], Field(min_length=1)],
-                 step_size: Positive, steps: Count, random_start: bool):
+    @arguments(eps=radius_or_radii, step_size=positive, steps=positive_integer)
+    def __init__(self, model: nn.Module, *, norm: Norm, eps: float | list,
+                 step_size: float, steps: int, random_start: bool):
         super().__init__(model)
         self.attack = dict(norm=norm, eps=eps, step_size=step_size, steps=steps, random_start=random_start)
 
@@ -139,6 +142,6 @@ class PreJEAT(AdversarialCE):
 
     climbed = staticmethod(joint_energy)
 
-    @arguments
-    def __init__(self, model: nn.Module, *, eps: Positive, step_size: Positive, steps: Count, random_start: bool):
+    @arguments(eps=positive, step_size=positive, steps=positive_integer)
+    def __init__(self, model: nn.Module, *, eps: float, step_size: float, steps: int, random_start: bool):
         super().__init__(model, norm="linf", eps=eps, step_size=step_size, steps=steps, random_start=random_start)

@@ -3,20 +3,17 @@
 A denoiser is a model with `denoise(y, sigma)`; sigma is in 0-255 units in every public place, images in [0, 1].
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ..core import rng
 from ..core.images import psnr
 from ..data import augment
-from ..utils.arguments import Count, Index, NonNegative, arguments
+from ..utils.arguments import arguments, list_of, non_negative, non_negative_integer, positive_integer
 from .base import Objective, noise_like
-
-Range = Annotated[list[NonNegative], Field(min_length=2, max_length=2)]
 
 
 def squared_uniform(sigma, seeds):
@@ -26,12 +23,14 @@ def squared_uniform(sigma, seeds):
     return (low + (high - low) * rng.uniform(seeds, ())) ** 2
 
 
-def _levels(name, sigma, lowest):
-    low, high = sigma
-    if not lowest <= low <= high:
-        raise ValueError(f"{name!r} is {sigma}: it should be the lowest and the highest noise level, in 0-255 units, "
-                         f"from {lowest} up")
-    return sigma
+def levels_from(lowest):
+    """The check of a range of noise levels: [low, high] in 0-255 units, from `lowest` up."""
+    def check(name, value):
+        list_of(non_negative)(name, value)
+        if len(value) != 2 or not lowest <= value[0] <= value[1]:
+            raise ValueError(f"{name!r} is {value}: it should be the lowest and the highest noise level, in 0-255 "
+                             f"units, from {lowest} up")
+    return check
 
 
 class Denoising(Objective):
@@ -45,10 +44,10 @@ class Denoising(Objective):
     rests = "classify"
     tested = 25.0   # noise level of the PSNR that is logged
 
-    @arguments
-    def __init__(self, model: nn.Module, *, sigma: Range):
+    @arguments(sigma=levels_from(0.01))
+    def __init__(self, model: nn.Module, *, sigma: list):
         super().__init__(model)
-        self.sigma = _levels("sigma", sigma, 0.01)
+        self.sigma = sigma
         if not hasattr(model, "denoise"):
             raise ValueError("the model cannot denoise; choose one of gradresnet, dncnn, drunet")
 
@@ -89,9 +88,10 @@ class JointDenoising(Denoising):
     every    the denoising loss of the joint task takes every so-manieth image (paper: 64 of 128).
     """
 
-    @arguments
+    @arguments(sigma_classification=levels_from(0), sigma_denoising=levels_from(0), margin=non_negative_integer,
+               every=positive_integer)
     def __init__(self, model: nn.Module, *, task: Literal["joint", "classification", "denoising"],
-                 sigma_classification: Range, sigma_denoising: Range, margin: Index, mixed: bool, every: Count):
+                 sigma_classification: list, sigma_denoising: list, margin: int, mixed: bool, every: int):
         self.rests = {"joint": None, "classification": "density", "denoising": "classify"}[task]
         self.second_order = task != "classification"
         if task == "classification":
@@ -99,7 +99,7 @@ class JointDenoising(Denoising):
         else:
             super().__init__(model, sigma=sigma_denoising)
         self.task, self.margin, self.mixed, self.every = task, margin, mixed, every
-        self.sigma_classification = _levels("sigma_classification", sigma_classification, 0)
+        self.sigma_classification = sigma_classification
 
     def prepare(self, images, first, count, whole, seed):
         if self.task == "joint" and count % self.every:
@@ -146,7 +146,7 @@ class JointDenoising(Denoising):
 class Autoencoding(Objective):
     """Mean squared error of an image and its reconstruction, a pixel: E (1/d) ||g(f(x)) - x||^2."""
 
-    @arguments
+    @arguments()
     def __init__(self, model: nn.Module):
         super().__init__(model)
 

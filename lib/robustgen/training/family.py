@@ -1,7 +1,7 @@
 """Train the nets of a run, one after another, on CPU, one GPU or several.
 
-    python -m robustgen.train mnist-robust --profile laptop
-    torchrun --nproc-per-node 2 -m robustgen.train mnist-robust --profile laptop
+    robustgen train mnist-robust --profile laptop
+    torchrun --nproc-per-node 2 -m robustgen train mnist-robust --profile laptop
 
 A run is a family: members differ in one setting and are files of one folder, `results/<profile>/checkpoints/
 <run>/`. Work in progress lies in `results/<profile>/training/<run>/` and is moved there when all is done.
@@ -18,8 +18,7 @@ import shutil
 from dataclasses import asdict, replace
 
 from ..utils import paths
-from ..utils.profiles import profile_names
-from .runs import load_run, run_names
+from .runs import load_run
 from .trainer import check_run, train_net
 
 
@@ -100,30 +99,3 @@ def _fabric(precision, strategy):
                     precision=precision)
     fabric.launch()
     return fabric
-
-
-def main():
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m robustgen.train", description="Train the nets of a run; a killed "
-                                                                                   "training goes on where it was.")
-    parser.add_argument("run", nargs="?", help="a section of params/<profile>/train.yaml; without it, their names are "
-                                               "printed, a line each")
-    parser.add_argument("--profile", required=True, help=f"one of: {', '.join(profile_names())}")
-    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), help="of the arithmetic, in place of the "
-                                                                               "run's own")
-    parser.add_argument("--strategy", choices=("ddp", "fsdp"), default="ddp", help="for several processes (default: "
-                                                                                   "ddp)")
-    args = parser.parse_args()
-    try:
-        if args.run is None:
-            print("\n".join(run_names(args.profile)))
-        else:
-            print(train(args.run, args.profile, precision=args.precision,
-                        strategy=args.strategy).relative_to(paths.ROOT))
-    except (ValueError, OSError, FloatingPointError) as problem:
-        parser.exit(1, f"{problem}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from ..core import ascent, dynamics, rng
 from ..core.energy import joint_energy, marginal_energy
 from ..models.inference import evaluating
-from ..utils.arguments import Count, Fraction, NonNegative, Positive, arguments
+from ..utils.arguments import arguments, fraction, non_negative, positive, positive_integer
 from .base import Objective, noise_like
 from .replay import ReplayBuffer
 
@@ -24,9 +24,10 @@ class JEM(Objective):
     Chains run in eval mode. Real and sampled images pass apart, in train mode.
     """
 
-    @arguments
-    def __init__(self, model: nn.Module, *, sigma: NonNegative, sgld_steps: Count, sgld_step: Positive,
-                 sgld_noise: NonNegative, buffer: Count, reinit: Fraction, start: Literal["uniform", "class_gaussian"]):
+    @arguments(sigma=non_negative, sgld_steps=positive_integer, sgld_step=positive, sgld_noise=non_negative,
+               buffer=positive_integer, reinit=fraction)
+    def __init__(self, model: nn.Module, *, sigma: float, sgld_steps: int, sgld_step: float,
+                 sgld_noise: float, buffer: int, reinit: float, start: Literal["uniform", "class_gaussian"]):
         super().__init__(model)
         self.sigma, self.buffer, self.reinit, self.start = sigma, buffer, reinit, start
         self.sgld = dict(steps=sgld_steps, step_size=sgld_step, noise=sgld_noise)
@@ -85,9 +86,10 @@ class JEAT(JEM):
     The other settings are those of JEM. (The sign in the paper's eq. 20 is a slip; its Algorithm 1 has it right.)
     """
 
-    @arguments
-    def __init__(self, model: nn.Module, *, eps: Positive, sgld_steps: Count, sgld_step: Positive,
-                 sgld_noise: NonNegative, buffer: Count, reinit: Fraction, start: Literal["uniform", "class_gaussian"]):
+    @arguments(eps=positive, sgld_steps=positive_integer, sgld_step=positive, sgld_noise=non_negative,
+               buffer=positive_integer, reinit=fraction)
+    def __init__(self, model: nn.Module, *, eps: float, sgld_steps: int, sgld_step: float,
+                 sgld_noise: float, buffer: int, reinit: float, start: Literal["uniform", "class_gaussian"]):
         super().__init__(model, sigma=0.0, sgld_steps=sgld_steps, sgld_step=sgld_step, sgld_noise=sgld_noise,
                          buffer=buffer, reinit=reinit, start=start)
         self.eps = eps

@@ -8,8 +8,9 @@ from torch import nn
 
 from ..core import rng
 from ..data import augment
-from ..utils.arguments import Count, arguments
-from .denoising import Denoising, JointDenoising, Range
+from ..utils.arguments import arguments, positive_integer
+from ..utils.fields import Count, checked_settings
+from .denoising import Denoising, JointDenoising, levels_from
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -37,12 +38,12 @@ class ProgressiveJointDenoising(JointDenoising):
     Raises ValueError if the stages are out of order, or their shares of a process's images are not whole numbers.
     """
 
-    @arguments
+    @arguments(sigma_classification=levels_from(0), sigma_denoising=levels_from(0), side=positive_integer)
     def __init__(self, model: nn.Module, *, task: Literal["joint", "classification", "denoising"],
-                 sigma_classification: Range, sigma_denoising: Range, mixed: bool, side: Count, stages: list[dict]):
+                 sigma_classification: list, sigma_denoising: list, mixed: bool, side: int, stages: list[dict]):
         super().__init__(model, task=task, sigma_classification=sigma_classification, sigma_denoising=sigma_denoising,
                          margin=0, mixed=mixed, every=1)
-        self.side, self.stages = side, [Stage(**stage) for stage in stages]
+        self.side, self.stages = side, [checked_settings(Stage, stage, "stages") for stage in stages]
         ends = [stage.until for stage in self.stages]
         if ends != sorted(set(ends)) or not ends or ends[-1] != 1:
             raise ValueError(f"'stages' end at {ends}: they should go up, each to a share of the training, the last to "

@@ -1,6 +1,6 @@
 """The training objectives by name."""
 
-from ..utils.arguments import checked_call, known
+from ..utils.arguments import call_with, known
 from .classification import AdversarialCE, CrossEntropy, GradNorm, NoisyCE, PreJEAT, Smoothness
 from .denoising import Autoencoding, Denoising, JointDenoising
 from .jem import JEAT, JEM
@@ -14,4 +14,4 @@ OBJECTIVES = {objective.__name__: objective for objective in (
 def build_objective(model, name, *, source="build_objective", **kwargs):
     """The objective of that name around `model`; `source` begins the error that a wrong argument raises."""
     make = OBJECTIVES[known("objective", name, OBJECTIVES, f"{source}: ")]
-    return checked_call(make, dict(model=model, **kwargs), source)
+    return call_with(make, dict(model=model, **kwargs), source)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from ..utils.arguments import Count, Family, Index, Positive, checked_call, known, sentence, settings
+from ..utils.arguments import known
+from ..utils.fields import Count, Family, Index, Positive, checked_settings, sentence, settings
 from ..utils.paths import shown
 from ..utils.profiles import read_sections, settings_file
 
@@ -68,7 +69,7 @@ def load_run(profile, name):
     source = settings_file(profile, "train")
     sections = read_sections(source)
     where = f"{shown(source)}, {name}"
-    settings = checked_call(Run, sections[known("run", name, sections)], where)
+    settings = checked_settings(Run, sections[known("run", name, sections)], where)
     if not settings.over:
         raise ValueError(f"{where}: 'over' must name a setting, such as seed: [0, 1, 2]")
     try:

@@ -1,42 +1,139 @@
-"""Arguments and settings: their types, and errors in one sentence that names the key."""
+"""Arguments of public functions, checked before anything runs: what is wrong is one sentence.
+
+    @arguments(eps=positive, steps=positive_integer)
+    def pgd(model, x, y, *, norm: Literal["linf", "l2"], eps: float, steps: int): ...
+
+A check is called as check(name, value) and raises ValueError. Of the annotations, `bool` and `Literal[...]` are checks,
+too.
+"""
 
 import difflib
 import functools
 import inspect
-import re
-from typing import Annotated, Literal
+import math
+import numbers
+from typing import Literal, get_args, get_origin
 
-from pydantic import ConfigDict, Field, ValidationError, validate_call
-from pydantic.dataclasses import dataclass
-
-from .paths import shown
-
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Family = list | dict[str, dict]
 Norm = Literal["linf", "l2"]
-settings = functools.partial(dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
-# not strict: strictly, it could not be written as a mapping
-part = functools.partial(dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 
 
-def within(settings, whole, *keys):
-    """Refuse parts that are larger than the whole."""
-    for key in keys:
-        if getattr(settings, key) > getattr(settings, whole):
-            raise ValueError(f"{key!r} is {getattr(settings, key)}, of {getattr(settings, whole)} {whole!r}; lower it, "
-                             f"or raise {whole!r}")
+def arguments(**checks):
+    """Decorator: check a function's arguments, and offer the nearest name for a misspelt one.
+
+    Raises ValueError that names the function and the argument.
+    """
+    def decorate(function):
+        signature = inspect.signature(function)
+        parameters = signature.parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        rules = {name: rule for name, p in parameters.items() if (rule := _annotated(p.annotation))} | checks
+
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            try:
+                if not takes_any:
+                    for name in kwargs:
+                        known("parameter", name, [p for p in parameters if p not in ("self", "model")]
+                              if name not in parameters else parameters)
+                given = _bound(signature, args, kwargs)
+                for name, check in rules.items():
+                    if name in given:
+                        check(name, given[name])
+            except ValueError as problem:
+                raise ValueError(f"{function.__qualname__.removesuffix('.__init__')}: {problem}") from None
+            return function(*args, **kwargs)
+        return wrapper
+    return decorate
 
 
-def ordered(settings, *rising, falling=()):
-    """Refuse lists of settings that do not rise, or fall, strictly."""
-    for key in (*rising, *falling):
-        values = getattr(settings, key)
-        if values != sorted(set(values), reverse=key in falling):
-            raise ValueError(f"{key!r} is {values}: it should {'fall' if key in falling else 'rise'}")
+def _bound(signature, args, kwargs):
+    try:
+        return signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        missing = str(error).partition("missing a required argument: ")[2]
+        raise ValueError(f"parameter {missing} is missing; add it" if missing else error) from None
+
+
+def _annotated(annotation):
+    """The check that an annotation stands for, if any."""
+    if annotation is bool:
+        return one_of(True, False)
+    return one_of(*get_args(annotation)) if get_origin(annotation) is Literal else None
+
+
+def one_of(*values):
+    """One of these values, of their very type."""
+    *most, last = map(repr, values)
+    words = f"{', '.join(most)} or {last}" if most else last
+
+    def check(name, value):
+        if not any(value == allowed and isinstance(value, type(allowed)) for allowed in values):
+            _refuse(name, value, words)
+    return check
+
+
+def optional(check):
+    """None, or what `check` allows."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def list_of(check):
+    """A list or tuple, not empty, of what `check` allows."""
+    def whole(name, value):
+        if not isinstance(value, list | tuple) or not len(value):
+            _refuse(name, value, "a list with at least one entry")
+        for position, entry in enumerate(value):
+            check(f"{name}.{position}", entry)
+    return whole
+
+
+def positive_integer(name, value):
+    """A whole number from 1 up."""
+    _whole(name, value, 1)
+
+
+def non_negative_integer(name, value):
+    """A whole number from 0 up."""
+    _whole(name, value, 0)
+
+
+def positive(name, value):
+    """A finite number above 0."""
+    _real(name, value)
+    if value <= 0:
+        _refuse(name, value, "greater than 0")
+
+
+def non_negative(name, value):
+    """A finite number from 0 up."""
+    _real(name, value)
+    if value < 0:
+        _refuse(name, value, "greater than or equal to 0")
+
+
+def fraction(name, value):
+    """A number from 0 up, below 1."""
+    non_negative(name, value)
+    if value >= 1:
+        _refuse(name, value, "less than 1")
+
+
+def _whole(name, value, least):
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        _refuse(name, value, "a valid integer")
+    if value < least:
+        _refuse(name, value, f"greater than or equal to {least}")
+
+
+def _real(name, value):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        _refuse(name, value, "a valid number")
+    if not math.isfinite(value):
+        _refuse(name, value, "a finite number")
+
+
+def _refuse(name, value, should):
+    raise ValueError(f"{name!r} is {value!r}: it should be {should}")
 
 
 def known(kind, name, names, where=""):
@@ -48,47 +145,9 @@ def known(kind, name, names, where=""):
     raise ValueError(f"{where}{kind} {name!r} does not exist{hint} (there are: {', '.join(map(str, names))})")
 
 
-def checked_call(make, given, source):
-    """Call `make(**given)`; what is wrong with the arguments becomes one sentence that begins with `source`."""
+def call_with(make, given, source):
+    """Call `make(**given)`; a ValueError of its arguments begins with `source`, where they come from."""
     try:
         return make(**given)
-    except ValidationError as error:
-        raise ValueError(f"{shown(source)}: {sentence(error, make.__dataclass_fields__)}") from None
     except ValueError as error:
-        raise ValueError(f"{shown(source)}: {error}") from None
-
-
-def arguments(function):
-    """Decorator: check a function's annotated arguments (type and range) before it runs.
-
-    Raises ValueError in one sentence that names the function and the argument.
-    """
-    call = validate_call(function, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
-
-    @functools.wraps(function)
-    def wrapper(*args, **kwargs):
-        try:
-            return call(*args, **kwargs)
-        except ValidationError as error:
-            name = function.__qualname__.removesuffix(".__init__")
-            raise ValueError(f"{name}: {sentence(error, inspect.signature(function).parameters)}") from None
-    return wrapper
-
-
-def sentence(error, names):
-    """The first complaint of a pydantic error as a sentence; `names` are the names that would be right."""
-    # a misspelt name explains a missing one
-    problem = max(error.errors(), key=lambda e: e["type"] == "unexpected_keyword_argument")
-    # without pydantic's names of types
-    key = ".".join(str(part) for part in problem["loc"] if re.fullmatch(r"\w+", str(part)))
-    if problem["type"] == "unexpected_keyword_argument":
-        try:
-            known("parameter", key, [name for name in names if name not in ("self", "model")])
-        except ValueError as unknown:
-            return str(unknown)
-    if not key:   # settings that do not fit together
-        return problem["msg"].removeprefix("Value error, ")
-    if problem["type"].startswith("missing"):
-        return f"parameter {key!r} is missing; add it"
-    message = problem["msg"].replace("Input should be", "it should be")
-    return f"{key!r} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+        raise ValueError(f"{source}: {error}") from None

@@ -162,6 +162,13 @@ def fetch_datasets(names=tuple(CHECKSUMS), *, say=print):
                 + "\n".join(failures))
 
 
+def check_datasets(names=tuple(CHECKSUMS)):
+    """Raise FileNotFoundError, naming the remedy, where a dataset is not in `data/` as it should be."""
+    for name in names:
+        for problem in dataset_problems(known("dataset", name, CHECKSUMS), paths.DATA / name):
+            raise FileNotFoundError(f"data/{name}: {problem}; fetch it with: make data")
+
+
 def dataset_problems(name, folder):
     """What keeps `folder` from being the dataset: a list of sentences, empty if every file's MD5 is right."""
     found = []

@@ -18,9 +18,14 @@ def profile_names():
     return sorted(p.name for p in paths.PARAMS.iterdir() if p.is_dir())
 
 
+def chosen_profiles():
+    """The profiles that `dvc repro` runs: the switch in `params.yaml`."""
+    return read_yaml(paths.ROOT / "params.yaml")["profiles"]
+
+
 def chosen_profile():
-    """The profile that `dvc repro` runs: the switch in `params.yaml`. Of several, the first."""
-    return read_yaml(paths.ROOT / "params.yaml")["profiles"][0]
+    """The first of them."""
+    return chosen_profiles()[0]
 
 
 def select_profile(profile):

@@ -1,6 +1,6 @@
 """Trained nets by name: `load("mnist-robust", "laptop", seed=1)`; `list()` tells which there are.
 
-    python -m robustgen.zoo --profile laptop
+    robustgen zoo --profile laptop
 """
 
 import json
@@ -13,7 +13,7 @@ from ..models.inference import fold_batch_norms
 from ..training.runs import load_run, run_names
 from ..utils import paths
 from ..utils.arguments import known
-from ..utils.profiles import chosen_profile, profile_names
+from ..utils.profiles import chosen_profile
 
 
 def load_net(run, profile, *, epoch=None, device="cpu", folded=False, **member):
@@ -61,7 +61,7 @@ def _file(run, profile, name):
     """Path of a run's file, and what to do where it is missing or broken."""
     file = paths.RESULTS / profile / "checkpoints" / run / name
     remedy = (f"make it with: make repro PROFILE={profile}, or this run alone: "
-              f"python -m robustgen.train {run} --profile {profile}")
+              f"robustgen train {run} --profile {profile}")
     if not file.exists():
         raise FileNotFoundError(f"{file.relative_to(paths.ROOT)} is missing; {remedy}")
     return file, remedy
@@ -98,7 +98,7 @@ def net_table(profile=None):
                 "objective": settings.objective["name"], "parameters": size, "trained": "yes" if last else "no",
                 "accuracy": last.get("test_accuracy"), "psnr_25": last.get("test_psnr_25"),
                 "where": (folder / f"{member}.safetensors").relative_to(paths.ROOT).as_posix() if last
-                else f"make it: python -m robustgen.train {run} --profile {profile}"})
+                else f"make it: robustgen train {run} --profile {profile}"})
     return pd.DataFrame(rows)
 
 
@@ -106,19 +106,3 @@ def print_nets(profile=None):   # noqa: A001
     """Print the table of a profile's nets: what they are, whether they are trained, how well, and where they lie."""
     print(net_table(profile).to_string(index=False, na_rep="", float_format="{:.3f}".format,
                                        formatters={"parameters": "{:,}".format}))
-
-
-def main():
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m robustgen.zoo", description="List the nets of a profile, trained "
-                                                                                 "or not.")
-    parser.add_argument("--profile", help=f"one of: {', '.join(profile_names())} (default: the chosen one)")
-    try:
-        print_nets(parser.parse_args().profile)
-    except ValueError as problem:
-        parser.exit(1, f"{problem}\n")
-
-
-if __name__ == "__main__":
-    main()
