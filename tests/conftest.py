@@ -11,9 +11,11 @@ import torch
 from robustgen.data.datasets import load_data
 from robustgen.models.builders import build_model
 from robustgen.training.registry import build_objective
+from robustgen.utils import download
 
 ROOT = Path(__file__).resolve().parents[1]
-torch.set_num_threads(2)
+# one thread each where tests run side by side
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +46,12 @@ def net():
 def offline(tmp_path, monkeypatch):
     """ROBUSTGEN_DATA names tmp_path/given, the user's cache is in tmp_path/cache, and there is no network."""
 
-    def download(url):
+    def no_route(url):
         raise OSError("no route to host")
 
     monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path / "given"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(download, "retrieve", download)
+    monkeypatch.setattr(download, "retrieve", no_route)
 
 
 @pytest.fixture(scope="session")

@@ -78,9 +78,8 @@ def parser():
     from .utils.profiles import profile_names
 
     profiles = f"one of: {', '.join(profile_names())}"
-    whole = Parser(prog="robustgen", description="Why can a classifier that was only trained to be robust also "
-                                                 "generate? "
-                                                 "`make repro` runs everything; these are its parts.")
+    whole = Parser(prog="robustgen", description="Why can a robust classifier generate? `make repro` runs everything; "
+                                                 "these are its parts.")
     commands = whole.add_subparsers(metavar="COMMAND", dest="command", required=True)
 
     def command(function, description, **arguments):
@@ -116,7 +115,7 @@ def parser():
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if not (paths.ROOT / "params.yaml").is_file():
+        if not paths.PARAMS.is_dir():
             raise OSError(f"robustgen's commands need a clone of the repository, with its params/ and dvc.yaml; "
                           f"{paths.ROOT} is none. Clone it, and run `make env` there.")
         whole = parser()

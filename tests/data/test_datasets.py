@@ -110,11 +110,11 @@ def test_a_download_that_ends_early_is_an_error(monkeypatch):
 
 
 def test_the_official_mnist_files_are_unpacked(home, monkeypatch):
-    def download(url):
+    def body(url):
         file = url.rpartition("/")[2].removesuffix(".gz")
         return io.BytesIO(gzip.compress((REAL / "mnist" / file).read_bytes(), 1))
 
-    monkeypatch.setattr(download, "retrieve", download)
+    monkeypatch.setattr(download, "retrieve", body)
     monkeypatch.setitem(SOURCES, "mnist", {"official": _mnist_official})
     fetch_datasets(["mnist"], say=lambda _: None)
     assert dataset_problems("mnist", home / "mnist") == []

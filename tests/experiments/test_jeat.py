@@ -6,6 +6,7 @@ import pytest
 import torch
 from robustgen.attacks.evaluation import robust_accuracy
 from robustgen.data.datasets import load_data
+from robustgen.experiments import jeat
 from robustgen.experiments.jeat import EnergyData, EnergyNet, Judge, Sampler, Study, fisher_scores
 from robustgen.metrics.frechet import frechet_distance, inception_score
 from robustgen.models.builders import build_model
@@ -13,7 +14,6 @@ from robustgen.models.wrappers import Tempered
 from robustgen.probes import fisher
 from robustgen.sampling.chains import langevin
 from robustgen.sampling.starts import gaussian_start
-from robustgen.zoo import trained
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +155,9 @@ DIGITS = EnergyData(name="mnist", title="MNIST", eps=0.1, stride=0.1, judge="jud
 def study(net, monkeypatch):
     """A study of `net`, whatever is asked of the zoo; what was asked for is kept in `asked`."""
     asked = []
-    monkeypatch.setattr(trained, "load_net", lambda run, profile, **member: asked.append((run, profile, member)) or net)
+    monkeypatch.setattr(jeat, "load_net", lambda run, profile, **member: asked.append((run, profile, member)) or net)
     axes = {"repeated": {"training": ["a", "b"], "seed": [0, 1, 2]}, "alone": {"training": ["a", "b"]}}
-    monkeypatch.setattr(trained, "family_axes", lambda run, profile: axes[run])
+    monkeypatch.setattr(jeat, "family_axes", lambda run, profile: axes[run])
     found = Study(DIGITS, "test", images=30, real=50, start_images=200, per_class=20, steps=3, noise=0.01, seeds=[0, 2],
                   seed=4, device="cpu")
     found.asked = asked
@@ -210,7 +210,7 @@ def test_members_are_a_nets_repeats(study):
 def test_epochs_are_those_with_snapshots_but_the_last(study, monkeypatch):
     for snapshots, expected in ((True, [1, 2, 3]), (False, [])):
         record = {"settings": {"epochs": 4, "snapshots": snapshots}}
-        monkeypatch.setattr(trained, "training_record", lambda run, profile, **member: record)
+        monkeypatch.setattr(jeat, "training_record", lambda run, profile, **member: record)
         assert [*study.epochs(DIGITS.attacked, {})] == expected
 
 

@@ -5,7 +5,7 @@ from robustgen.probes import spectral
 from robustgen.sampling import spectrum_edits
 from robustgen.sampling.drift import pgdd
 from robustgen.sampling.starts import gaussian_start
-from test_generate import SETTINGS, drift, smooth, x0  # noqa: F401 (fixtures)
+from test_drift import SETTINGS, drift, smooth, x0  # noqa: F401 (fixtures)
 
 
 def directions(smooth, x0, seeds, edit, where):  # noqa: F811

@@ -37,7 +37,7 @@ def test_settled_agrees_with_a_plain_search():
 def test_calm_is_the_first_end_of_enough_still_steps():
     g = torch.Generator().manual_seed(0)
     classes, confidences = torch.randint(2, (300, 9), generator=g), torch.randint(3, (300, 9), generator=g) * 0.015
-    found = Trajectories(None, classes, confidences, None, None, {}).calm(0.02, 3)
+    found = Trajectories(None, classes, confidences, None, None, {}).stationary(0.02, 3)
     for c, p, end in zip(classes, confidences, found):
         still = [c[t] == c[t - 1] and abs(p[t] - p[t - 1]) <= 0.02 for t in range(1, 9)]
         ends = [t for t in range(3, 9) if all(still[t - 3:t])]

@@ -20,7 +20,7 @@ from robustgen.training.runs import Run
 from robustgen.training.schedules import SCHEDULES
 from robustgen.training.trainer import Diverged, Job, train_net
 from robustgen.utils import paths
-from robustgen.utils.arguments import checked_call
+from robustgen.utils.fields import checked_settings
 from robustgen.zoo.trained import family_axes, family_values, load_net, net_table, print_nets, training_record
 from safetensors.torch import load_file
 
@@ -68,14 +68,14 @@ def project(tmp_path_factory):
 
 def start(project, profile, *launcher):
     """The training command, its paths turned to `project`."""
-    code = (f"import pathlib; from robustgen import paths; root = pathlib.Path({str(project)!r}); "
+    code = (f"import pathlib; from robustgen.utils import paths; root = pathlib.Path({str(project)!r}); "
             "paths.ROOT, paths.PARAMS, paths.DATA, paths.RESULTS = "
             "root, root / 'params', root / 'data', root / 'results'; "
-            "from robustgen import train; train.main()")
+            "from robustgen.__main__ import main; raise SystemExit(main())")
     script = project / "run.py"
     script.write_text(code)
     env = os.environ | {"PYTHONPATH": str(ROOT / "lib"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen([sys.executable, *launcher, str(script), RUN, "--profile", profile], env=env,
+    return subprocess.Popen([sys.executable, *launcher, str(script), "train", RUN, "--profile", profile], env=env,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -144,7 +144,7 @@ def test_after_kill_9_the_weights_are_bitwise_those_of_an_unbroken_run(project, 
 def test_what_a_kill_leaves_behind_is_not_shipped_and_a_finished_run_is_not_run_again(project):
     work = project / "results/littered/training" / RUN
     work.mkdir(parents=True)
-    settings = checked_call(Run, TINY | PROFILES["littered"], "run")
+    settings = checked_settings(Run, TINY | PROFILES["littered"], "run")
     (work / "settings.json").write_text(json.dumps(dataclasses.asdict(settings), indent=1))
     (work / "seed=7.state").write_text("half")
     (work / ".tmp-seed=7.safetensors-x").mkdir()
@@ -178,7 +178,7 @@ def one(tmp_path, monkeypatch):
     """one(objective, **changes) trains a net in this process and returns (weights, record); steps may be made to go
     wrong."""
     def fit(objective=JEAT, sabotage=None, **changes):
-        settings = checked_call(Run, TINY | {"objective": objective, "epochs": 3, "over": {"seed": [0]}} | changes,
+        settings = checked_settings(Run, TINY | {"objective": objective, "epochs": 3, "over": {"seed": [0]}} | changes,
                                 "run")
         if sabotage:
             real = OBJECTIVES[objective["name"]].forward
@@ -238,7 +238,7 @@ def test_training_goes_back_to_the_state_of_the_last_whole_epoch_and_sees_other_
 
 
 def weights_of(work):
-    return {key: value.clone() for key, value in work.bare.model.state_dict().items()}
+    return {key: value.clone() for key, value in work.module.model.state_dict().items()}
 
 
 def test_weights_that_the_last_step_spoils_are_not_kept(one, monkeypatch):
@@ -250,7 +250,7 @@ def test_weights_that_the_last_step_spoils_are_not_kept(one, monkeypatch):
         if not spoiled:
             spoiled.append(True)
             with torch.no_grad():
-                next(self.bare.parameters()).fill_(float("nan"))
+                next(self.module.parameters()).fill_(float("nan"))
         return real(self, held_out)
 
     monkeypatch.setattr(Job, "test", spoil)
@@ -261,13 +261,13 @@ def test_weights_that_the_last_step_spoils_are_not_kept(one, monkeypatch):
 
 def test_a_step_beyond_the_bound_is_stopped_before_it_is_taken(tmp_path, monkeypatch):
 
-    settings = checked_call(Run, TINY | {"bound": 1e-6}, "run")
+    settings = checked_settings(Run, TINY | {"bound": 1e-6}, "run")
     images = train_images()
     work = Job(settings, tmp_path / "net", _fabric("32-true", "ddp"), images, "run")
-    before = [p.clone() for p in work.bare.parameters()]
+    before = [p.clone() for p in work.module.parameters()]
     with pytest.raises(Diverged, match="epoch 1, step 1: loss .*, bound 1e-06"):
         work.epoch(images, "net")
-    assert all(torch.equal(a, b) for a, b in zip(before, work.bare.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, work.module.parameters(), strict=True))
 
 
 def train_images():
@@ -405,12 +405,12 @@ def test_the_zoos_table_tells_what_there_is(whole, zoo_of, capsys):
     assert all(word in printed
                for word in ("dataset", "mnist_cnn, width 4", "CrossEntropy", "trained", "accuracy", "where"))
     assert (net_table("broken").trained == "no").all()
-    assert (net_table("broken")["where"] == f"make it: python -m robustgen.train {RUN} --profile broken").all()
+    assert (net_table("broken")["where"] == f"make it: robustgen train {RUN} --profile broken").all()
 
 
 def test_the_zoo_names_the_remedy(whole, zoo_of, project):
     remedy = ("seed=0.safetensors is missing; make it with: make repro PROFILE=broken, .*: "
-              f"python -m robustgen.train {RUN} --profile broken")
+              f"robustgen train {RUN} --profile broken")
     with pytest.raises(FileNotFoundError, match=remedy):
         load_net(RUN, "broken")
     with pytest.raises(ValueError, match="member 'seed=7' does not exist; did you mean"):

@@ -17,7 +17,7 @@ from robustgen.training.registry import build_objective
 from robustgen.training.replay import ReplayBuffer
 from robustgen.training.runs import Run
 from robustgen.training.trainer import train_net
-from robustgen.utils.arguments import checked_call
+from robustgen.utils.fields import checked_settings
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -227,14 +227,14 @@ def test_a_run_with_such_a_buffer_stops_before_its_first_step(tmp_path, monkeypa
            "channels_last": True}
     monkeypatch.setattr(jem.JEM, "forward", lambda *args, **kwargs: pytest.fail("a step was taken"))
     with pytest.raises(ValueError, match="replay buffer of 10{15} chains .* GiB of memory; lower 'buffer'"):
-        train_net(checked_call(Run, run, "run"), tmp_path / "net", _fabric("32-true", "ddp"), source="run")
+        train_net(checked_settings(Run, run, "run"), tmp_path / "net", _fabric("32-true", "ddp"), source="run")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_each_position_has_an_equal_share_of_the_buffer():
     objective = build("JEM", buffer=14)
     objective.prepare(labelled(3, 3), 0, 4, 4, seed=0)
-    assert objective.memory().shape == (4, 3, 1, 2, 2)   # 14 // 4 chains a position
+    assert objective.state().shape == (4, 3, 1, 2, 2)   # 14 // 4 chains a position
     with pytest.raises(ValueError, match="'buffer' is 3: it should hold a chain for each of the 4 images of a batch"):
         build("JEM", buffer=3).prepare(labelled(3, 3), 0, 4, 4, seed=0)
 

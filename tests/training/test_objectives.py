@@ -348,9 +348,9 @@ def test_only_the_outer_loss_reaches_the_weights(name, batch):
     ("JEAT", {**JEM, "eps": 0.1, "stat": "uniform"}, "parameter 'stat' does not exist; did you mean 'start'?"),
     ("JointDenoising", dict(task="classification", sigma_classification=[20, 0], sigma_denoising=[1, 100], margin=0,
                             mixed=False, every=1),
-     "'sigma_classification' is .20.0, 0.0.: it should be the lowest and the highest noise level"),
+     "'sigma_classification' is .20, 0.: it should be the lowest and the highest noise level"),
     ("Denoising", {"sigma": [0, 100]},
-     "'sigma' is .0.0, 100.0.: it should be the lowest and the highest noise level, in 0-255 units, from 0.01 up"),
+     "'sigma' is .0, 100.: it should be the lowest and the highest noise level, in 0-255 units, from 0.01 up"),
     ("Denoising", {"sigma": [1, 100]}, "the model cannot denoise; choose one of gradresnet, dncnn, drunet"),
 ])
 def test_wrong_settings_are_told_in_one_sentence(name, settings, message):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from robustgen.__main__ import main
 from robustgen.core import rng
 from robustgen.data import augment, imagenet
 from robustgen.data.datasets import Images, Mapped, load_data
@@ -64,8 +65,7 @@ def test_imagenet_is_also_packed_at_64_pixels_beside_the_larger_one(folder, tmp_
     Image.fromarray(stripes).save(folder / "val/n02/1.png")
     monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path))
     monkeypatch.setattr(paths, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr("sys.argv", ["imagenet", str(folder), "--side", "64"])
-    imagenet.main()
+    assert main(["pack", str(folder), "--side", "64"]) is None
     x, y, names = imagenet.read_imagenet("test", 64)
     assert isinstance(x, np.memmap) and x.shape == (3, 3, 64, 64)
     assert y.tolist() == [0, 1, 1] and names == ("n01", "n02")
@@ -77,17 +77,16 @@ def test_imagenet_is_also_packed_at_64_pixels_beside_the_larger_one(folder, tmp_
     imagenet.pack_imagenet(folder, tmp_path, "test")
     assert imagenet.read_imagenet("test")[0].shape == (3, 3, 256, 256)
     assert imagenet.read_imagenet("test", 64)[0].shape == (3, 3, 64, 64)
-    monkeypatch.setattr("sys.argv", ["imagenet", str(folder), "--side", "0"])
     with pytest.raises(SystemExit, match="2"):
-        imagenet.main()
+        main(["pack", str(folder), "--side", "0"])
 
 
 def test_an_imagenet_that_is_not_there_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path))
     monkeypatch.setattr(paths, "cache_folder", lambda: tmp_path)
-    with pytest.raises(FileNotFoundError, match="imagenet is not packed; .* run: python -m robustgen.imagenet FOLDER$"):
+    with pytest.raises(FileNotFoundError, match="imagenet is not packed; .* run: robustgen pack FOLDER$"):
         load_data("imagenet", "train")
-    with pytest.raises(FileNotFoundError, match="imagenet is not packed; .* run: python -m robustgen.imagenet FOLDER "
+    with pytest.raises(FileNotFoundError, match="imagenet is not packed; .* run: robustgen pack FOLDER "
                                                 "--side 64$"):
         imagenet.read_imagenet("train", 64)
     with pytest.raises(FileNotFoundError, match="has no images in class folders"):
@@ -135,7 +134,7 @@ def test_each_stage_denoises_its_share_in_windows_of_its_side(x, monkeypatch):
                         lambda self, x, y, generator: seen.append(x) or (x.new_zeros(()), {}))
     whole = objective()
     for progress in (0, 0.49, 0.5, 0.99):
-        whole.at(progress)
+        whole.on_epoch_start(progress)
         whole(x, torch.zeros(8, dtype=torch.long), SEEDS)
     assert [tuple(part.shape) for part in seen] == [(4, 3, 8, 8)] * 2 + [(2, 3, 16, 16)] * 2
 
@@ -187,8 +186,8 @@ def test_the_papers_imagenet_run_trains_and_tells_its_stage_to_the_objective(fol
                   objective=run.objective | {"side": 28, "stages": stages}, compile=False, epochs=4, batch=4,
                   test_images=2, precision="32-true")
     seen = []
-    original = progressive.ProgressiveJointDenoising.at
-    monkeypatch.setattr(progressive.ProgressiveJointDenoising, "at",
+    original = progressive.ProgressiveJointDenoising.on_epoch_start
+    monkeypatch.setattr(progressive.ProgressiveJointDenoising, "on_epoch_start",
                         lambda self, progress: seen.append(progress) or original(self, progress))
     train_net(run, tmp_path / "net", Fabric(accelerator="cpu", devices=1))
     assert seen == [0, 0, 0.25, 0.5, 0.75]   # first when it is built

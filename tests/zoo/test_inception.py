@@ -136,7 +136,7 @@ def test_a_file_of_something_else_is_refused_and_nothing_in_it_is_run(small, che
 @pytest.mark.parametrize("library", ["torch_fidelity", "torchvision"])
 def test_a_missing_library_is_named_before_anything_is_fetched(offline, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, "robustgen.vision")
+    monkeypatch.delitem(sys.modules, "robustgen.utils.torchvision_import")
     with pytest.raises(ModuleNotFoundError, match=f"^Inception-v3 needs {library}, which is not installed; install it "
                                                   "with: pip install torch-fidelity$"):
         load_inception()

@@ -1,5 +1,6 @@
 """Telling attacked images from natural ones by a scalar of their logits: the energy, or another score."""
 
+import math
 from typing import Literal
 
 import torch
@@ -36,14 +37,18 @@ class EnergyDetector:
         values = torch.cat([n, a]).unique()
         cuts = (values[1:] + values[:-1]) / 2   # between the scores: as far from both neighbours as can be
         if self.sides == "both":
-            cuts = cuts[::-(-len(cuts) // 1000) or 1]   # pairs of thresholds: their number squared
+            cuts = cuts[::max(1, math.ceil(len(cuts) / 1000))]   # pairs of thresholds: their number squared
         nothing = cuts.new_full((1,), torch.inf)
         low = torch.cat([-nothing, cuts]) if self.sides != "high" else -nothing
         high = torch.cat([cuts, nothing]) if self.sides != "low" else nothing
-        tpr, fpr = (torch.searchsorted(s, low, right=True)[:, None] / len(s) + 1 - torch.searchsorted(s, high)[None]
-                    / len(s) for s in (a, n))
-        best = (tpr * (1 - fpr)).argmax()   # where low >= high all is called attacked, so fpr >= 1
-        self.low, self.high = low[best // len(high)].item(), high[best % len(high)].item()
+
+        def called_attacked(s):   # share of the sorted scores s, for each pair of thresholds
+            at_most, below = torch.searchsorted(s, low, right=True) / len(s), torch.searchsorted(s, high) / len(s)
+            return at_most[:, None] + 1 - below
+
+        quality = called_attacked(a) * (1 - called_attacked(n))   # where low >= high all is called attacked: never best
+        i, j = torch.unravel_index(quality.argmax(), quality.shape)
+        self.low, self.high = low[i].item(), high[j].item()
         return self
 
     def __call__(self, logits):

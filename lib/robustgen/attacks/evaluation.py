@@ -63,35 +63,27 @@ def robust_accuracy(model, x, y, *, norm: Norm, eps: float, step_size: float, st
 
     each   return which images are, booleans (N,), instead.
 
-    The arguments are those of `pgd`. An image leaves the batch at its first wrong answer, and waiting ones
-    take its place: the forward pass of each step tells, so the check is free.
+    The arguments are those of `pgd`. An image leaves its batch at its first wrong answer, which the forward pass of
+    each step tells, so the check is free.
     """
     from tqdm import tqdm
 
     check_classifier(model, x, y)
     start = ascent.random_in_ball(norm, x, eps, generator) if random_start else x
     step = ascent.STEP[norm](step_size)
-    waiting = torch.arange(len(x), device=x.device)
     robust = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    active, taken = waiting[:0], waiting[:0]   # images under attack, and the steps each has taken
-    z = start[:0]
-    logits = None
-
-    def objective(z):
-        nonlocal logits
-        logits = model(z)
-        return log_odds(logits, y[active])
-
     with tqdm(total=len(x), desc="robust accuracy", unit="image", disable=not progress) as bar:
-        while len(waiting) or len(active):
-            new, waiting = waiting.split([min(batch - len(active), len(waiting)),
-                                          max(0, len(waiting) + len(active) - batch)])
-            active, z = torch.cat([active, new]), torch.cat([z, start[new]])
-            taken = torch.cat([taken, torch.zeros_like(new)])
-            z = ascent.ascend(z, objective, step=step, project=ascent.ball(norm, x[active], eps), steps=1)
-            right, last = logits.argmax(1) == y[active], taken == steps   # logits of the images before this step
-            robust[active[right & last]] = True
-            stay = right & ~last
-            bar.update(int((~stay).sum()))
-            active, taken, z = active[stay], taken[stay] + 1, z[stay]
+        for active in torch.arange(len(x), device=x.device).split(batch):
+            taken, z = len(active), start[active]
+            for t in range(steps + 1):
+                z = z.detach().requires_grad_()
+                logits = model(z)
+                right = logits.argmax(1) == y[active]
+                if t == steps or not right.any():
+                    robust[active[right]] = True
+                    break
+                gradient, = torch.autograd.grad(log_odds(logits, y[active]).sum(), z)
+                active, moved = active[right], (z.detach() + step(gradient))[right]
+                z = ascent.ball(norm, x[active], eps)(moved)
+            bar.update(taken)
     return robust if each else int(robust.sum()) / len(x)

@@ -1,7 +1,7 @@
 """Pixel-space optimisation: one loop for every attack and every sampler.
 
 PGD, the energy attack, HE-PGD, PGDD and Langevin dynamics all move a batch of images along the gradient of
-a per-image objective. They differ in what is climbed (`objective`), how a gradient becomes a step (`step`)
+a per-image objective. They differ in what is climbed (`gradient`), how a gradient becomes a step (`step`)
 and where images may go (`project`), and those are arguments.
 """
 
@@ -11,12 +11,11 @@ from . import rng
 from .images import norm
 
 
-def ascend(x, objective, *, step, project, steps, noise=0.0, generator=None, callback=None):
-    """Climb `objective` for `steps` iterations and return the images reached.
+def ascend(x, gradient, *, step, project, steps, noise=0.0, generator=None, callback=None):
+    """Take `steps` steps along `gradient` and return the images reached.
 
     x          (B, C, H, W) images in [0, 1].
-    objective  images -> (B,) values. An image's value must not depend on its neighbours
-               (so: batch norm in eval mode).
+    gradient   images -> gradients (B, C, H, W) of what is climbed, such as `gradient_of(objective)`.
     step       gradient -> displacement, such as `signed(2 / 255)` or `normalised(0.2)`.
     project    images -> the nearest allowed images, such as `ball("l2", x, 1.5)`.
     noise      standard deviation of the Gaussian added at each step (0 for attacks).
@@ -26,24 +25,33 @@ def ascend(x, objective, *, step, project, steps, noise=0.0, generator=None, cal
     if noise:
         seeds = rng.seeds(generator, len(x), x.device)
     for t in range(steps):
-        x = x.detach().requires_grad_()
-        gradient, = torch.autograd.grad(objective(x).sum(), x)   # only the images': weights stay clean
-        x = x.detach() + step(gradient)
+        x = x + step(gradient(x))
         if noise:
             x = x + noise * rng.normal(seeds, x.shape[1:], stream=t).to(x.dtype)
         x = project(x)
         if callback and callback(t, x):
             break
-    return x.detach()
+    return x
+
+
+def gradient_of(objective):
+    """The gradient of an objective, images -> (B,) values, by images. The weights' gradients are left alone.
+
+    An image's value must not depend on its neighbours (so: batch norm in eval mode).
+    """
+    def gradient(x):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(objective(x).sum(), x)[0]
+    return gradient
 
 
 def ascend_in_ball(x, objective, *, norm, eps, step_size, steps, random_start, generator=None):
     """Projected gradient ascent within `eps` of each image of `x`, in the norm "linf" or "l2".
 
-    objective   as in `ascend`. eps and step_size may be numbers or hold one an image, (B, 1, 1, 1).
+    objective   as in `gradient_of`. eps and step_size may be numbers or hold one an image, (B, 1, 1, 1).
     """
     start = random_in_ball(norm, x, eps, generator) if random_start else x
-    return ascend(start, objective, step=STEP[norm](step_size), project=ball(norm, x, eps), steps=steps)
+    return ascend(start, gradient_of(objective), step=STEP[norm](step_size), project=ball(norm, x, eps), steps=steps)
 
 
 # Step rules: gradient -> displacement

@@ -16,8 +16,8 @@ def sgld(x, energy, *, steps, step_size, noise, generator=None):
 
     Chains are not kept in [0, 1].
     """
-    return ascent.ascend(x, lambda x: -energy(x), step=ascent.scaled(step_size), project=lambda x: x, steps=steps,
-                         noise=noise, generator=generator)
+    return ascent.ascend(x, ascent.gradient_of(lambda x: -energy(x)), step=ascent.scaled(step_size),
+                         project=lambda x: x, steps=steps, noise=noise, generator=generator)
 
 
 def uniform_start(images):

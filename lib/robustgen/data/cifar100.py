@@ -9,7 +9,7 @@ import tarfile
 
 import numpy as np
 
-from ..utils import download, paths
+from ..utils import download
 
 ARCHIVE = "cifar-100-binary.tar.gz"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"   # and its MD5
@@ -32,23 +32,8 @@ def read_cifar100(split):
 
     Raises OSError, naming the remedy, where the archive is damaged, or missing and not to be had.
     """
-    with tarfile.open(_find()) as archive:
+    path, = download.obtain("cifar100", URL, {ARCHIVE: CHECKSUM}, put=ARCHIVE)
+    with tarfile.open(path) as archive:
         packed = archive.extractfile(f"cifar-100-binary/{split}.bin").read()
     rows = np.frombuffer(packed, np.uint8).reshape(-1, 3074)   # coarse label, fine label, pixels
     return rows[:, 2:], rows[:, 1]
-
-
-def _find():
-    path = download.found(ARCHIVE)
-    if path is None:
-        path = paths.cache_folder() / ARCHIVE
-        try:
-            download.fetch(URL, path, CHECKSUM)
-        except Exception as error:   # whatever goes wrong, the remedy is the same
-            raise FileNotFoundError("cifar100 is missing, and could not be downloaded "
-                                    f"({error or type(error).__name__}); "
-                                    f"put {ARCHIVE} in the folder named by ROBUSTGEN_DATA") from error
-    if not download.whole(path, *CHECKSUM):
-        raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have that of "
-                      f"{URL}")
-    return path

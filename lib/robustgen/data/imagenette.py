@@ -11,7 +11,7 @@ import tarfile
 
 import numpy as np
 
-from ..utils import download, paths
+from ..utils import download
 
 SIDE = 150   # pixels of the square cut from an image's centre (Beadini & Masi 2023)
 CLASSES = {
@@ -94,20 +94,5 @@ def centre_square(file):
 def imagenette_archives(split):
     """Paths of the archives that hold a split, each with the right checksum; downloads fast.ai's where there are
     none."""
-    for folder in download.folders():
-        for form in FORMS[split]:
-            found = [folder / name for name in form]
-            if all(path.is_file() for path in found):
-                for path in found:
-                    if not download.whole(path, *CHECKSUMS[path.name]):
-                        raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it "
-                                      f"to have {ARCHIVE} downloaded")
-                return found
-    path = paths.cache_folder() / ARCHIVE
-    try:
-        download.fetch(URL, path, CHECKSUMS[ARCHIVE])
-    except Exception as error:   # whatever goes wrong, the remedy is the same
-        raise FileNotFoundError("imagenette is missing, and could not be downloaded "
-                                f"({error or type(error).__name__}); put {ARCHIVE} "
-                                "or the three imagenette-160-*.tar in the folder named by ROBUSTGEN_DATA") from error
-    return [path]
+    forms = [{file: CHECKSUMS[file] for file in form} for form in FORMS[split]]
+    return download.obtain("imagenette", URL, *forms, put=f"{ARCHIVE} or the three imagenette-160-*.tar")

@@ -89,7 +89,7 @@ class Reference:
     """
 
     map: torch.Tensor
-    reference_gradient: str
+    gradient: str
 
     def __post_init__(self):
         known("gradient", self.gradient, ("all", "label", "log-odds"))

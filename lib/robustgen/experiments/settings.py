@@ -1,6 +1,5 @@
 """Settings of a notebook: params/<profile>/<notebook>.yaml, checked before anything runs."""
 
-import ast
 import importlib
 
 from ..utils.arguments import known
@@ -26,19 +25,18 @@ def load_settings(profile, section, /, **overrides):
 def notebook_settings(section):
     """Profile and settings of the running notebook.
 
-    Any key of its settings may be set in the parameters cell or with papermill's `-p`. Both cells begin
-    with `# Parameters`; the last one run of each kind counts.
+    Its parameters cell and the one that papermill adds begin with `# Parameters` and assign plain names: `profile`, and
+    any key of the notebook's settings. The last one run of each kind is run again on its own, as parameters cannot be
+    told from a notebook's other variables afterwards.
     """
     from IPython import get_ipython
 
-    cells = {}
+    last = {}
     for source in get_ipython().user_ns["In"]:
         if source.startswith("# Parameters"):
-            cells[source.partition("\n")[0]] = source
+            last[source.startswith("# Parameters\n")] = source   # papermill's first line has nothing else
     given = {}
-    for source in sorted(cells.values(), key=lambda s: s.startswith("# Parameters\n")):   # papermill's is last
-        for node in ast.parse(source).body:
-            if isinstance(node, ast.Assign):
-                given |= {target.id: ast.literal_eval(node.value) for target in node.targets}
+    for papermills in (False, True):
+        exec(last.get(papermills, ""), {}, given)
     profile = given.pop("profile")
     return profile, load_settings(profile, section, **given)

@@ -5,14 +5,13 @@ A map is the picture of a gradient or a score. `alignment` is the off-manifold p
 B.10): 1 - LPIPS of a net's input gradient and the score at the same image. All values are per image.
 """
 
-import functools
 import importlib.metadata
 from dataclasses import dataclass
 
 import torch
 
 from ..models.layers import features
-from ..utils import download, paths
+from ..utils import download
 from ..utils.arguments import known
 from ..utils.validation import check_eval_mode
 
@@ -59,7 +58,7 @@ def load_lpips(net="alex", device="cpu"):
     layers.load_state_dict({key.removeprefix("features."): value for key, value in state.items()
                             if key.startswith("features.")}, assign=True)
     layers = layers[:int(entry.taps[-1]) + 1]   # a pooling after the last would need larger maps
-    tapped = functools.reduce(_Heard, entry.taps, layers.eval().requires_grad_(False).to(device))
+    tapped = features(layers.eval().requires_grad_(False).to(device), entry.taps)
     heads = importlib.metadata.distribution("torchmetrics").locate_file(
         f"torchmetrics/functional/image/lpips_models/{net}.pth")
     # (channels, 1) of each tap
@@ -74,7 +73,8 @@ def load_lpips(net="alex", device="cpu"):
                              f"{entry.smallest} pixels, got "
                              f"{tuple(a.shape[1:])}; enlarge smaller ones, or take 'squeeze' (17 x 17) or "
                              "feature_distance")
-        return _distance(lambda x: tapped((x.float() - mean) / std), heads, a, b, batch)   # one channel becomes three
+        # one channel becomes three
+        return _distance(lambda x: tapped((x.float() - mean) / std)[0], heads, a, b, batch)
     return distance
 
 
@@ -90,25 +90,12 @@ def feature_distance(model, layers):
     if isinstance(layers, str) or not layers or None in layers:
         raise ValueError(f"layers must be a list of names, got {layers!r}; one layer is [name]")
     check_eval_mode(model)
-    net = functools.reduce(_Heard, layers, model)
+    net = features(model, layers)
 
     def distance(a, b, batch=100):
         _check(a, b)
-        return _distance(lambda x: net((x + 1) / 2), [1 / len(layers)] * len(layers), a, b, batch)
+        return _distance(lambda x: net((x + 1) / 2)[0], [1 / len(layers)] * len(layers), a, b, batch)
     return distance
-
-
-class _Heard:
-    """A net that gives the features of a layer; around another of its kind one layer more, from the same forward
-    pass."""
-
-    def __init__(self, net, layer):
-        self.named_modules, self.inner = net.named_modules, features(net, layer)
-        self.first = not isinstance(net, _Heard)
-
-    def __call__(self, x):
-        found, output = self.inner(x)
-        return [found] if self.first else [*output, found]
 
 
 def _distance(net, heads, a, b, batch):
@@ -154,17 +141,6 @@ def _check(a, b):
 
 def _find(net):
     """The path of a net's weights, with the right checksum; downloads torchvision's file where there is none."""
-    ours, theirs = net.checksums
-    path = download.found(*net.checksums)
-    if path is None:
-        path = paths.cache_folder() / theirs
-        try:
-            download.fetch(URL + theirs, path, ("sha256", net.checksums[theirs]))
-        except Exception as error:   # whatever goes wrong, the remedy is the same
-            raise FileNotFoundError(f"{theirs} is missing, and could not be had from {URL}{theirs} ({error}); "
-                                    f"put it, or its features as {ours}, in the folder named by ROBUSTGEN_DATA"
-                                    ) from error
-    if not download.whole(path, "sha256", net.checksums[theirs if path.name == theirs else ours]):
-        raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have that of "
-                      f"{URL}{theirs}")
-    return path
+    (ours, _), (theirs, _) = net.checksums.items()
+    forms = [{file: ("sha256", net.checksums[file])} for file in (theirs, ours)]
+    return download.obtain(theirs, URL + theirs, *forms, put=f"it, or its features as {ours},")[0]

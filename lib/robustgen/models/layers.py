@@ -9,8 +9,9 @@ import torch
 def features(model, layer=None):
     """A function from images to (features of `layer`, output of the model), both from one forward pass.
 
-    layer   a name of model.named_modules(), such as "layer4" or "net.avgpool"; None for the model's output itself.
-            The features are that module's output; of a module called more than once, the last call's.
+    layer   a name of model.named_modules(), such as "layer4" or "net.avgpool"; a list of names, for a list of features;
+            None for the model's output itself. The features are that module's output; of a module called more than
+            once, the last call's.
 
     Raises ValueError for a name that does not exist, with the near ones, or a module that gives no tensor or is not
     called.
@@ -20,29 +21,36 @@ def features(model, layer=None):
             output = model(x)
             return output, output
         return whole
-    module = _module(model, layer)
+    names = [layer] if isinstance(layer, str) else list(layer)
+    modules = [_module(model, name) for name in names]
 
     def inner(x):
-        kept = []
+        kept = {}
 
-        def keep(module, inputs, output):
-            # a later layer may work in place
-            kept.append(output.clone() if isinstance(output, torch.Tensor) else output)
-        handle = module.register_forward_hook(keep)
+        def keep(name):
+            def hook(module, inputs, output):
+                # a later layer may work in place
+                kept[name] = output.clone() if isinstance(output, torch.Tensor) else output
+            return hook
+
+        handles = [module.register_forward_hook(keep(name)) for name, module in zip(names, modules)]
         try:
             output = model(x)
         finally:
-            handle.remove()
-        if not kept:
-            raise ValueError(f"layer {layer!r} is not called in the model's forward pass; choose one that is")
-        if not isinstance(kept[-1], torch.Tensor):
-            raise ValueError(f"layer {layer!r} gives a {type(kept[-1]).__name__}, not a tensor; choose a layer inside "
-                             "it")
-        return kept[-1], output
+            for handle in handles:
+                handle.remove()
+        for name in names:
+            if name not in kept:
+                raise ValueError(f"layer {name!r} is not called in the model's forward pass; choose one that is")
+            if not isinstance(kept[name], torch.Tensor):
+                raise ValueError(f"layer {name!r} gives a {type(kept[name]).__name__}, not a tensor; choose a layer "
+                                 "inside it")
+        found = [kept[name] for name in names]
+        return found[0] if isinstance(layer, str) else found, output
     return inner
 
 
-def hearing(net, x, layer):
+def require_gradient(net, x, layer):
     """Return `net`, which `features` gave, if its features depend on the images x; else raise ValueError."""
     z = x[:1].detach().requires_grad_()   # one image tells
     with torch.enable_grad():

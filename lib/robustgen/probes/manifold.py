@@ -14,8 +14,6 @@ from ..core.images import psnr
 from ..utils.arguments import arguments, fraction, list_of, positive, positive_integer
 from ..utils.validation import check_classifier, check_eval_mode, check_images
 
-CALLER = 6   # frames from a function's body to its caller, past the decorators: where warnings point to
-
 
 @torch.no_grad()
 @arguments(rtol=fraction, batch=positive_integer)
@@ -56,7 +54,7 @@ def orthonormal(tangents, *, rtol: float = 1e-3):
         ranks = held.sum(1)
         warnings.warn(f"{int((ranks < held.shape[1]).sum())} of {len(held)} tangent spaces have fewer than "
                       f"{held.shape[1]} dimensions, at least "
-                      f"{int(ranks.min())}; their bases are that much smaller", stacklevel=CALLER)
+                      f"{int(ranks.min())}; their bases are that much smaller", stacklevel=2)
     return ((q @ u) * held[:, None]).mT.reshape(tangents.shape)
 
 
@@ -76,7 +74,7 @@ def encoded_basis(autoencoder, x, *, lowest: float = 15.0, **settings):
     if (reach < lowest).any():
         warnings.warn(f"{int((reach < lowest).sum())} of {len(x)} images are outside the autoencoder's reach, at worst "
                       f"{float(reach.min()):.1f} dB "
-                      f"of {lowest:g}; their tangent spaces mean little", stacklevel=CALLER)
+                      f"of {lowest:g}; their tangent spaces mean little", stacklevel=2)
     return tangent_basis(autoencoder.decode, z, **settings), reach
 
 

@@ -12,7 +12,7 @@ import torch
 
 from ..core import rng
 from ..core.images import norm
-from ..models.layers import features, hearing
+from ..models.layers import features, require_gradient
 from ..utils.arguments import arguments, positive, positive_integer
 from ..utils.validation import check_classifier, check_eval_mode, check_images
 from .jacobian import BLOCK, gram_matvec, krylov, unchecked_jacobian
@@ -25,7 +25,7 @@ def linearisation(model, x, *, layer=None, radii, generator=None):
     """
     check_classifier(model, x)
     check_eval_mode(model)
-    net = hearing(features(model, layer), x, layer)
+    net = require_gradient(features(model, layer), x, layer)
     direction = rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(x.dtype)
     direction = direction / norm(direction)
     expected = -2 * gram_matvec(lambda x: net(x)[0], x, direction)   # for |e| = 1: eq. 8 is linear in e

@@ -92,8 +92,9 @@ def annealed_langevin(model, y, sigmas, *, steps: int, step_size: float, c=None,
     seeds = rng.seeds(generator, len(y), y.device)
     for i, s in enumerate(tqdm(_falling(model, sigmas), desc="annealed Langevin", unit="level", disable=not progress)):
         a = step_size * (s / 255) ** 2
-        y = ascent.ascend(y, lambda y: scores.log_density_unchecked(model, y, c), step=ascent.scaled(a / 2),
-                          project=lambda y: y, steps=steps, noise=a**0.5, generator=rng.fold(seeds, i))
+        y = ascent.ascend(y, ascent.gradient_of(lambda y: scores.log_density_unchecked(model, y, c)),
+                          step=ascent.scaled(a / 2), project=lambda y: y, steps=steps, noise=a**0.5,
+                          generator=rng.fold(seeds, i))
     with torch.no_grad():
         return _denoise(model, y, s, c)
 

@@ -6,13 +6,14 @@ image drifts away, in the features of a layer, from a noisy version of where it 
 descends the energy of a class.
 """
 
+import itertools
 from typing import Literal
 
 import torch
 
 from ..core import ascent, rng
 from ..core.images import norm, wide
-from ..models.layers import features, hearing
+from ..models.layers import features, require_gradient
 from ..utils.arguments import arguments, fraction, non_negative, positive, positive_integer
 from ..utils.validation import check_classifier, check_eval_mode
 from . import spectrum_edits
@@ -26,37 +27,37 @@ class _Drift:
 
     def __init__(self, model, x0, seeds, layer, drift_noise, smoothing_sigma=0.0, smoothing_draws=1,
                  smoothing="gradients", edit=None, batch=50):
-        self.net, self.seeds = hearing(features(model, layer), x0, layer), rng.fold(seeds, SMOOTHING)
+        self.net, self.seeds = require_gradient(features(model, layer), x0, layer), rng.fold(seeds, SMOOTHING)
         self.sigma, self.draws, self.kind = smoothing_sigma, smoothing_draws, smoothing
-        self.edit, self.batch, self.t = edit, batch, 0
+        self.edit, self.batch = edit, batch
         self.noisy = x0 + drift_noise * rng.normal(rng.fold(seeds, DRIFT), x0.shape[1:]).to(x0.dtype)
         with torch.no_grad():
             self.reference = self.net(self.noisy)[0]
 
-    def loss(self, x, rows=slice(None)):
-        """L at each image, (B,), in whose graph its gradient is PGDD's, sPGDD's or that of an edited Gram operator.
-        Keeps the logits."""
+    def gradient(self, x, t, rows=slice(None)):
+        """PGDD's gradient, (B, C, H, W), sPGDD's or that of an edited Gram operator, at iteration t; L at each image,
+        (B,), and the logits."""
         reference = self.reference[rows]
+        x = x.detach().requires_grad_(not self.sigma)
         with torch.set_grad_enabled(not self.sigma):
             h, logits = self.net(x)
-        self.logits, loss = logits.detach(), _squared(h - reference)
+        loss = _squared(h - reference)
         if self.sigma:
-            gradient = self._smoothed(x.detach(), reference, self.seeds[rows])
+            gradient = self._smoothed(x, reference, self.seeds[rows], t)
         elif self.edit:
             gradient = spectrum_edits.edited_gradient(h, x, self.noisy[rows], reference, self.edit)
         else:
-            return loss
-        # a value, and a gradient taken elsewhere
-        return loss.detach() + ((x - x.detach()) * gradient).flatten(1).sum(1)
+            gradient, = torch.autograd.grad(loss.sum(), x)
+        return gradient, loss.detach(), logits.detach()
 
-    def _smoothed(self, x, reference, seeds):
+    def _smoothed(self, x, reference, seeds, t):
         """Mean over draws n of the gradient of L at x + n (section 3.1), or the gradient of L with the mean of r(x + n)
         for r(x)."""
         chunk = max(1, self.batch // len(x))
         draws = [range(i, min(i + chunk, self.draws)) for i in range(0, self.draws, chunk)]
 
         def copies(draws):
-            noise = [rng.normal(seeds, x.shape[1:], stream=self.t * self.draws + i).to(x.dtype) for i in draws]
+            noise = [rng.normal(seeds, x.shape[1:], stream=t * self.draws + i).to(x.dtype) for i in draws]
             return torch.cat([x + self.sigma * n for n in noise])
 
         if self.kind == "features":
@@ -77,11 +78,12 @@ class _Drift:
         """Logits of the last images."""
         return self.net(x)[1]
 
-    def checked(self, gradient):
+    @staticmethod
+    def norms(gradient, t):
         """Norms (B,) of a gradient; refuses one that is not finite."""
         norms = norm(gradient).flatten()
         if not torch.isfinite(norms).all():
-            raise ValueError(f"the gradient is not finite at iteration {self.t}; take a smaller step, another layer, "
+            raise ValueError(f"the gradient is not finite at iteration {t}; take a smaller step, another layer, "
                              "or look for inf in the model")
         return norms
 
@@ -132,24 +134,22 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: float, diffusion_n
     def run(x0, seeds, bar):
         drift, trace = _Drift(model, x0, seeds, **settings), Trace(x0, steps, record)
 
-        def climb(x):
-            loss = drift.loss(x)
-            trace.seen(drift.t, drift.logits)
-            return loss
+        clock = itertools.count()
 
-        def step(gradient):
-            trace.norms[:, drift.t] = drift.checked(gradient)
-            return ascent.normalised(step_size)(gradient)
+        def gradient(x):
+            t = next(clock)
+            gradient, _, logits = drift.gradient(x, t)
+            trace.seen(t, logits, norms=drift.norms(gradient, t))
+            return gradient
 
         def after(t, x):
             trace.keep(t + 1, x)
-            drift.t = t + 1
             bar.update(len(x))
             return callback(t, x) if callback else False
 
-        x = ascent.ascend(x0, climb, step=step, project=ascent.ball("linf", x0, eps), steps=steps,
-                          noise=diffusion_noise, generator=rng.fold(seeds, DIFFUSION), callback=after)
-        return trace.whole(x, drift.ends(x), torch.full_like(seeds, drift.t * smoothing_draws))
+        x = ascent.ascend(x0, gradient, step=ascent.normalised(step_size), project=ascent.ball("linf", x0, eps),
+                          steps=steps, noise=diffusion_noise, generator=rng.fold(seeds, DIFFUSION), callback=after)
+        return trace.whole(x, drift.ends(x), torch.full_like(seeds, next(clock) * smoothing_draws))
 
     return in_batches(run, x0, generator, max(1, batch // smoothing_draws), steps, record, progress)
 
@@ -184,32 +184,26 @@ def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: int = 200, drif
         drift, trace = _Drift(model, x0, seeds, layer, drift_noise, batch=batch), Trace(x0, steps, record)
         noise_seeds, x, active = rng.fold(seeds, DIFFUSION), x0, torch.arange(len(x0), device=x0.device)
         size, last = x0.new_full((len(x0),), step_size), x0.new_zeros(len(x0))
-        calm, evaluations = torch.zeros_like(active), torch.zeros_like(active)
+        quiet, evaluations = torch.zeros_like(active), torch.zeros_like(active)   # quiet: steps without a change
 
-        def climb(z):
-            loss = drift.loss(z, active)
-            trace.seen(drift.t, drift.logits, active)
-            if drift.t:
-                factor = torch.where(loss.detach() > (1 + gain) * last[active], grow, shrink).to(size.dtype)
+        for t in range(steps):
+            gradient, loss, logits = drift.gradient(x[active], t, active)
+            trace.seen(t, logits, active, norms=drift.norms(gradient, t))
+            if t:
+                factor = torch.where(loss > (1 + gain) * last[active], grow, shrink).to(size.dtype)
                 size[active] = (size[active] * factor).clamp(max=largest_step)
-            last[active] = loss.detach()
-            return loss
-
-        def step(gradient):
-            trace.norms[active, drift.t] = drift.checked(gradient)
+            last[active] = loss
             noise = diffusion_noise * (size[active] / step_size).clamp(max=1)
-            draw = rng.normal(noise_seeds[active], x0.shape[1:], stream=drift.t).to(x0.dtype)
-            return ascent.normalised(root * wide(size[active]))(gradient) + wide(noise) * draw
-
-        for drift.t in range(steps):   # noqa: B020 (the objective's clock)
-            moved = ascent.ascend(x[active], climb, step=step, project=ascent.ball("linf", x0[active], eps), steps=1)
-            still = (norm(moved - x[active]).flatten() / root <= tolerance) & trace.still(drift.t, active, tolerance)
+            draw = rng.normal(noise_seeds[active], x0.shape[1:], stream=t).to(x0.dtype)
+            step = ascent.normalised(root * wide(size[active]))(gradient) + wide(noise) * draw
+            moved = ascent.ball("linf", x0[active], eps)(x[active] + step)
+            still = (norm(moved - x[active]).flatten() / root <= tolerance) & trace.still(t, active, tolerance)
             x = x.index_copy(0, active, moved)
             evaluations[active] += 1
-            calm[active] = torch.where(still, calm[active] + 1, 0)
+            quiet[active] = torch.where(still, quiet[active] + 1, 0)
             bar.update(len(active))
-            trace.keep(drift.t + 1, x)
-            active = active[calm[active] < patience]
+            trace.keep(t + 1, x)
+            active = active[quiet[active] < patience]
             if not len(active):
                 break
         bar.update(len(x0) * steps - int(evaluations.sum()))

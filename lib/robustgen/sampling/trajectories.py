@@ -36,7 +36,7 @@ class Trajectories:
         """(B,) whether class and confidence have held for the last `hold` steps."""
         return self.settled(confidence) <= self.classes.shape[1] - 1 - hold
 
-    def calm(self, tolerance=0.02, patience=3):
+    def stationary(self, tolerance=0.02, patience=3):
         """(B,) the step after which class has stayed and confidence moved by at most `tolerance` for `patience` steps;
         T where that never was.
 
@@ -64,7 +64,9 @@ class Trace:
         self.norms = x0.new_full((len(x0), steps), torch.nan)
         self.record, self.iterates = record, {0: x0} if 0 in record else {}
 
-    def seen(self, t, logits, rows=slice(None)):
+    def seen(self, t, logits, rows=slice(None), *, norms):
+        """Keep what iteration t knows of its images: their classes, and the norms of their gradients."""
+        self.norms[rows, t] = norms
         self.confidences[rows, t], self.classes[rows, t] = _top(logits)
 
     def still(self, t, rows, tolerance):

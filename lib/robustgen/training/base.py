@@ -12,13 +12,13 @@ class Objective(nn.Module):
 
     second_order = False   # whether the loss holds a gradient
     # the head of a GradResNet that the loss does not use: DDP waits for every weight that is to be trained
-    rests = "density"
+    unused_head = "density"
 
     def __init__(self, model):
         super().__init__()
         self.model = model
-        if isinstance(model, GradResNet) and self.rests:
-            getattr(model, self.rests).requires_grad_(False)
+        if isinstance(model, GradResNet) and self.unused_head:
+            getattr(model, self.unused_head).requires_grad_(False)
 
     def output(self, x):
         """What the model returns, in the precision of the images, whatever it computes in."""
@@ -36,16 +36,16 @@ class Objective(nn.Module):
     def prepare(self, images, first, count, whole, seed):
         """Told before training: the data, and which positions of the global batch come to this process."""
 
-    def at(self, progress):
+    def on_epoch_start(self, progress):
         """Told before each epoch: the share of the training that is done, in [0, 1)."""
 
-    def memory(self):
+    def state(self):
         """What the objective remembers from step to step: a tensor with a row a position of the batch, or None."""
 
-    def remember(self, memory):
-        """Take back what `memory` gave."""
+    def load_state(self, state):
+        """Take back what `state` gave."""
 
-    def calm(self):
+    def on_divergence(self):
         """Make the next attempt safer after training has diverged; return what was changed, for the log."""
         return {}
 

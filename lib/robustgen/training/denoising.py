@@ -41,7 +41,7 @@ class Denoising(Objective):
     """
 
     second_order = True
-    rests = "classify"
+    unused_head = "classify"
     tested = 25.0   # noise level of the PSNR that is logged
 
     @arguments(sigma=levels_from(0.01))
@@ -92,7 +92,7 @@ class JointDenoising(Denoising):
                every=positive_integer)
     def __init__(self, model: nn.Module, *, task: Literal["joint", "classification", "denoising"],
                  sigma_classification: list, sigma_denoising: list, margin: int, mixed: bool, every: int):
-        self.rests = {"joint": None, "classification": "density", "denoising": "classify"}[task]
+        self.unused_head = {"joint": None, "classification": "density", "denoising": "classify"}[task]
         self.second_order = task != "classification"
         if task == "classification":
             Objective.__init__(self, model)   # nothing is denoised

@@ -40,13 +40,13 @@ class JEM(Objective):
         self.chains = ReplayBuffer(dynamics.STARTS[self.start](images), first, count, self.buffer // whole, seed,
                                            images.x.device)
 
-    def memory(self):
+    def state(self):
         return self.chains.chains
 
-    def remember(self, memory):
-        self.chains.replace(memory)
+    def load_state(self, state):
+        self.chains.replace(state)
 
-    def calm(self):
+    def on_divergence(self):
         self.sgld["step_size"] /= 2
         return {"sgld_step": self.sgld["step_size"]}
 
@@ -97,6 +97,6 @@ class JEAT(JEM):
     def real(self, x, y, seeds):
         u = self.eps * (2 * rng.uniform(rng.fold(seeds, 3), x.shape[1:]).to(x.dtype) - 1)
         with evaluating(self.model):
-            return ascent.ascend(x, lambda x: joint_energy(self.output(x), y),
+            return ascent.ascend(x, ascent.gradient_of(lambda x: joint_energy(self.output(x), y)),
                                  step=lambda gradient: u + self.eps * gradient.sign(),
                                  project=ascent.ball("linf", x, self.eps), steps=1)

@@ -48,9 +48,9 @@ class ProgressiveJointDenoising(JointDenoising):
         if ends != sorted(set(ends)) or not ends or ends[-1] != 1:
             raise ValueError(f"'stages' end at {ends}: they should go up, each to a share of the training, the last to "
                              "1")
-        self.at(0)
+        self.on_epoch_start(0)
 
-    def at(self, progress):
+    def on_epoch_start(self, progress):
         self.stage = next(stage for stage in self.stages if progress < stage.until)
 
     def prepare(self, images, first, count, whole, seed):

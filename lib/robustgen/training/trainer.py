@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from ..core import rng
 from ..data import augment
@@ -69,18 +70,20 @@ class Job:
         share = run.batch // fabric.world_size
         objective.prepare(self.images, fabric.global_rank * share, share, run.batch, run.seed)
         optimizer = _named("optimizer", OPTIMIZERS, run.optimizer, self.source)(objective.parameters())
-        self.rate = _named("schedule", SCHEDULES, run.schedule, self.source)
-        self.bare = objective
+        rate = _named("schedule", SCHEDULES, run.schedule, self.source)
+        steps = run.epochs * (len(self.images) // run.batch)
+        self.schedule = LambdaLR(optimizer, lambda step: rate(min(step + 1, steps) / steps))
+        self.module = objective
         self.objective, self.optimizer = fabric.setup(objective, optimizer)
-        self.state = {"objective": self.objective, "optimizer": self.optimizer, "memory": None,
-                      "epochs": 0, "history": [], "retries": [], "seconds": 0.0}
+        self.state = {"objective": self.objective, "optimizer": self.optimizer, "schedule": self.schedule,
+                      "memory": None, "epochs": 0, "history": [], "retries": [], "seconds": 0.0}
         if self.file.exists():
             fabric.load(self.file, self.state, weights_only=True)
             if self.state["memory"] is not None:
                 own = self.state["memory"][fabric.global_rank * share:][:share]
-                self.bare.remember(own)
+                self.module.load_state(own)
             for _ in self.state["retries"]:
-                self.bare.calm()
+                self.module.on_divergence()
         fabric.barrier()   # no process may change the file that another has yet to read
 
     @property
@@ -99,16 +102,13 @@ class Job:
         epoch_seed = rng.fold(seed, number)
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(int(epoch_seed) % 2**63))
         epoch_seed = epoch_seed.to(fabric.device)
-        peaks = [group.setdefault("peak", group["lr"]) for group in optimizer.param_groups]
         objective.train()
-        self.bare.at(number / run.epochs)
+        self.module.on_epoch_start(number / run.epochs)
         sums = {}
         bar = tqdm(order[:steps * run.batch].to(fabric.device).split(run.batch),
                    desc=f"{label}, epoch {number + 1}/{run.epochs}",
                    unit="step", leave=number + 1 == run.epochs, disable=not fabric.is_global_zero)
         for step, batch in enumerate(bar):
-            for group, peak in zip(optimizer.param_groups, peaks):
-                group["lr"] = peak * self.rate((number * steps + step + 1) / (run.epochs * steps))
             mine = batch.view(fabric.world_size, -1)[fabric.global_rank]
             seeds = rng.fold(epoch_seed, mine)
             x, y = self.batch(mine, seeds)
@@ -118,6 +118,7 @@ class Job:
             fabric.backward(loss)
             self.check(log, step)   # waits for the loss, while the device is busy with the gradient
             optimizer.step()
+            self.schedule.step()
             for key, value in log.items():
                 sums[key] = sums.get(key, 0) + value
             if step % 10 == 9:
@@ -125,7 +126,7 @@ class Job:
         row = {key: float(fabric.all_reduce(value / steps)) for key, value in sums.items()}
         row |= self.test(held_out)
         # the last step has yet to be judged
-        weights = torch.stack([p.isfinite().all() for p in self.bare.parameters()]).all()
+        weights = torch.stack([p.isfinite().all() for p in self.module.parameters()]).all()
         if not self.everywhere(weights & all(map(math.isfinite, row.values()))):
             raise Diverged(f"epoch {number + 1}, its last step: the weights, or what they make of held-out images, are "
                            "not finite")
@@ -167,7 +168,7 @@ class Job:
                                      "right")
         lost = time.perf_counter() - self.began
         self.begin()
-        changes = self.bare.calm()
+        changes = self.module.on_divergence()
         self.state["retries"].append({"diverged": reason, "back_to_epoch": self.state["epochs"], **changes})
         self.state["seconds"] += lost
         self.save()
@@ -178,11 +179,11 @@ class Job:
     @torch.no_grad()
     def test(self, held_out):
         """The objective's numbers on held-out images, as means."""
-        self.bare.eval()
+        self.module.eval()
         sums = {}
         with self.gathered():
             for x, y in zip(held_out.x.split(250), held_out.y.split(250)):
-                for key, value in self.bare.test(x.float() / 255, y).items():
+                for key, value in self.module.test(x.float() / 255, y).items():
                     sums[key] = sums.get(key, 0) + value
         return {key: float(value) / len(held_out) for key, value in sums.items()}
 
@@ -199,10 +200,10 @@ class Job:
         now = time.perf_counter()
         self.state["seconds"] += now - self.began
         self.began = now
-        memory = self.bare.memory()
-        if memory is not None and self.fabric.world_size > 1:
-            memory = self.fabric.all_gather(memory).flatten(0, 1)
-        self.state["memory"] = memory
+        own = self.module.state()
+        if own is not None and self.fabric.world_size > 1:
+            own = self.fabric.all_gather(own).flatten(0, 1)
+        self.state["memory"] = own
         new = self.file.with_name(f".tmp-{self.file.name}")
         self.fabric.save(new, self.state)
         if self.fabric.is_global_zero:

@@ -19,9 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import paths
+from . import download, paths
 from .arguments import known
-from .download import digest, retrieve
 
 CHECKSUMS = {   # MD5 of the official files, uncompressed
     "mnist": {
@@ -55,11 +54,11 @@ def _from_folder(name):
 
 def _mnist_official(folder):
     for file in CHECKSUMS["mnist"]:
-        (folder / file).write_bytes(gzip.decompress(retrieve(f"{MNIST_URL}/{file}.gz").read()))
+        (folder / file).write_bytes(gzip.decompress(download.retrieve(f"{MNIST_URL}/{file}.gz").read()))
 
 
 def _cifar10_official(folder):
-    with tarfile.open(fileobj=retrieve(CIFAR_URL)) as archive:
+    with tarfile.open(fileobj=download.retrieve(CIFAR_URL)) as archive:
         for file in CHECKSUMS["cifar10"]:
             (folder / file).write_bytes(archive.extractfile(f"cifar-10-batches-bin/{file}").read())
 
@@ -176,6 +175,6 @@ def dataset_problems(name, folder):
         path = Path(folder) / file
         if not path.is_file():
             found.append(f"{file} is missing")
-        elif digest(path, "md5") != md5:
+        elif download.digest(path, "md5") != md5:
             found.append(f"{file} has a wrong checksum ({path.stat().st_size} bytes)")
     return found

