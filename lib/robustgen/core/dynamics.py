@@ -1,5 +1,4 @@
-"""Langevin dynamics on a classifier's energies: the sampler, where its chains start, and where they rest between
-steps."""
+"""Langevin dynamics on a classifier's energies: the sampler, and where its chains start."""
 
 import torch
 

@@ -3,12 +3,12 @@
 import torch
 
 
-def joint_energy(logits, y):
+def joint_energy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """E(x, y) = -f_y(x): (B,) from logits (B, K) and labels (B,)."""
     return -logits.gather(1, y[:, None])[:, 0]
 
 
-def marginal_energy(logits):
+def marginal_energy(logits: torch.Tensor) -> torch.Tensor:
     """E(x) = -logsumexp_k f_k(x): (B,) from logits (B, K).
 
     The cross-entropy of label y is E(x, y) - E(x) (JEAT eq. 13).

@@ -1,8 +1,7 @@
-"""Datasets as resident uint8 tensors, and how their files are fetched and checked.
+"""Datasets as resident uint8 tensors.
 
-A dataset is a folder of `data/` whose files have known MD5 sums. Sources are tried in order (`sources`).
-What one brings is checked; then it appears all at once. Imagenette, ImageNet and CIFAR-100 live outside the repository
-(`imagenette`, `imagenet`, `cifar100`).
+A dataset is a folder of `data/`, fetched by `utils.mirrors`. Imagenette, ImageNet and CIFAR-100 live outside the
+repository: see `imagenette`, `imagenet`, `cifar100`.
 """
 
 from dataclasses import dataclass, replace
@@ -76,14 +75,13 @@ class Mapped(Images):
         raise MemoryError("all of ImageNet does not fit into memory; index first, such as images[:100].unit")
 
 
-def load_data(name, split, n=None, seed=0):
+def load_data(name: str, split: str, n: int | None = None, seed: int = 0) -> Images:
     """Load a dataset from `data/`, or one of photographs from where it lies.
 
-    name   "mnist" (60000 + 10000 images, 1x28x28), "cifar10" and "cifar100" (50000 + 10000, 3x32x32; the latter:
-           `cifar100`), "imagenette" (9469 + 3925,
-           3x150x150: `imagenette`), "imagenet" (1281167 + 50000, 3x256x256: `imagenet`), "imagenet64" (the same,
-           3x64x64), "mnist-distractor" (as mnist, 1x56x28, with a letter above or below the digit: `distractor`), or
-           "shapes" (10000 + 2000, 3x32x32, rendered: `shapes`).
+    name   "mnist" (60000 + 10000 images, 1x28x28), "cifar10" and "cifar100" (50000 + 10000, 3x32x32), "imagenette"
+           (9469 + 3925, 3x150x150), "imagenet" (1281167 + 50000, 3x256x256), "imagenet64" (the same, 3x64x64),
+           "mnist-distractor" (as mnist, 1x56x28, with a letter above or below the digit), or "shapes" (10000 + 2000,
+           3x32x32, rendered). The modules of their names have the details.
     split  "train" or "test".
     n      take this many images, drawn without replacement with `seed`; None takes all, in file order. All of ImageNet
            stays on disk (`Mapped`).

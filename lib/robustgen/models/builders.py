@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
-from ..utils.arguments import arguments, call_with, known, positive_integer
+from ..utils.arguments import call_with, known, positive_integer, validated
 from . import denoisers, resnets
 
 
-@arguments(width=positive_integer, hidden=positive_integer)
+@validated(width=positive_integer, hidden=positive_integer)
 def mnist_cnn(*, width: int = 32, hidden: int = 100):
     """The MNIST CNN of Kolter & Madry's tutorial (implicit denoiser paper, appendix B).
 
@@ -35,7 +35,8 @@ BUILDERS = {
 }
 
 
-def build_model(name, *, generator=None, channels_last=True, source="build_model", **kwargs):
+def build_model(name: str, *, generator: int | None = None, channels_last: bool = True, source: str = "build_model",
+                **kwargs: object) -> nn.Module:
     """Build a model with fresh weights: by default the published architecture.
 
     name           of BUILDERS; kwargs are its arguments, such as width=16 or classes=100.

@@ -6,7 +6,7 @@ A denoiser has `denoise(y, sigma)`: noisy images (B, C, H, W) in units of [0, 1]
 import torch
 from torch import nn
 
-from ..utils.arguments import arguments, positive_integer
+from ..utils.arguments import positive_integer, validated
 
 
 class DnCNN(nn.Module):
@@ -25,7 +25,7 @@ class DnCNN(nn.Module):
     forward = denoise
 
 
-@arguments(depth=positive_integer, width=positive_integer, channels=positive_integer)
+@validated(depth=positive_integer, width=positive_integer, channels=positive_integer)
 def dncnn(*, depth: int = 20, width: int = 64, channels: int = 3):
     """DnCNN for blind colour denoising: as published by default.
 
@@ -78,7 +78,7 @@ class DRUNet(nn.Module):
     forward = denoise
 
 
-@arguments(width=positive_integer, blocks=positive_integer, channels=positive_integer)
+@validated(width=positive_integer, blocks=positive_integer, channels=positive_integer)
 def drunet(*, width: int = 64, blocks: int = 4, channels: int = 3):
     """DRUNet; as published, of width 64 and 4 blocks a level, it has 32,640,960 parameters."""
     return DRUNet(width, blocks, channels)
@@ -108,7 +108,7 @@ class Autoencoder(nn.Module):
         return self.decode(self.encode(x))
 
 
-@arguments(latent=positive_integer, width=positive_integer, size=positive_integer, channels=positive_integer)
+@validated(latent=positive_integer, width=positive_integer, size=positive_integer, channels=positive_integer)
 def autoencoder(*, latent: int = 128, width: int = 64, size: int = 32, channels: int = 3):
     """Convolutional autoencoder with `latent` numbers an image (off-manifold paper, B.6, which names no width)."""
     if size % 8:

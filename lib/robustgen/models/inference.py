@@ -19,8 +19,7 @@ def logits_of(model, x, *, batch=500):
 
 @contextmanager
 def evaluating(model):
-    """The model in eval mode for a while, its weights at rest: compiled code would else compute their gradients,
-    too."""
+    """The model in eval mode for a while, its weights frozen: compiled code would else compute their gradients, too."""
     training, flags = model.training, [(p, p.requires_grad) for p in model.parameters()]
     model.eval().requires_grad_(False)
     try:

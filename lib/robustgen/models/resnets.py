@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..core.autodiff import gradient_and_values
-from ..utils.arguments import arguments, list_of, positive_integer
+from ..utils.arguments import list_of, positive_integer, validated
 
 
 class _Block(nn.Module):
@@ -44,7 +44,7 @@ def _conv(inputs, outputs, stride=1, bias=False, kernel=3):
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
 
 
-@arguments(blocks=list_of(positive_integer), width=positive_integer, channels=positive_integer,
+@validated(blocks=list_of(positive_integer), width=positive_integer, channels=positive_integer,
            classes=positive_integer, stem_stride=positive_integer)
 def resnet(*, blocks: list, width: int = 64, channels: int = 3, classes: int = 10, stem_stride: int = 1,
            stem_kernel: Literal[3, 7] = 3):
@@ -89,7 +89,7 @@ class _WideBlock(nn.Module):
         return self.body(z) + (x if self.shortcut is None else self.shortcut(z))
 
 
-@arguments(depth=positive_integer, width=positive_integer, channels=positive_integer, classes=positive_integer)
+@validated(depth=positive_integer, width=positive_integer, channels=positive_integer, classes=positive_integer)
 def wrn_28_10(*, depth: int = 28, width: int = 10, norm: Literal["batch", "none"] = "batch", channels: int = 3,
               classes: int = 10):
     """Wide ResNet (Zagoruyko & Komodakis 2016): WRN-28-10 has depth 28, width 10, batch norm and 36,479,194 parameters.
@@ -191,9 +191,9 @@ class GradResNet(nn.Module):
         return y + (sigma / 255).view(-1, 1, 1, 1) ** 2 * self.score(y)
 
 
-@arguments(width=positive_integer, blocks=list_of(positive_integer), channels=positive_integer,
+@validated(width=positive_integer, blocks=list_of(positive_integer), channels=positive_integer,
            classes=positive_integer, stem_stride=positive_integer)
-def gradresnet(*, width: int = 64, blocks: list = (2, 2, 2, 2), activation: Literal["gelu", "relu"] = "gelu",
+def gradresnet(*, width: int = 64, blocks: list | tuple = (2, 2, 2, 2), activation: Literal["gelu", "relu"] = "gelu",
                norm: Literal["group", "batch"] = "group", bias: bool = False, side: bool = True, channels: int = 3,
                classes: int = 10, stem_stride: int = 1, stem_kernel: Literal[3, 7] = 3):
     """GradResNet (section 3.2): ResNet18 with GELU, one GroupNorm a block, no biases, side connections.

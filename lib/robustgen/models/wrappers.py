@@ -1,5 +1,7 @@
 """Nets around nets: a classifier that was trained on normalised images, or one with a temperature."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import nn
 
@@ -22,7 +24,7 @@ class Normalized(nn.Module):
     mean, std   one number a channel, in units of [0, 1].
     """
 
-    def __init__(self, net, mean, std):
+    def __init__(self, net: Callable, mean: Sequence, std: Sequence):
         super().__init__()
         self.net = net
         self.register_buffer("mean", torch.as_tensor(mean).view(-1, 1, 1))

@@ -18,14 +18,14 @@ from ..core import ascent, rng
 from ..core.autodiff import gradient_and_values
 from ..core.energy import joint_energy, log_odds
 from ..models.inference import evaluating
-from ..utils.arguments import Norm, arguments, list_of, non_negative, positive, positive_integer
+from ..utils.arguments import Norm, list_of, non_negative, positive, positive_integer, validated
 from .base import Objective, noise_like
 
 
 class CrossEntropy(Objective):
     """Mean of -log p(y | x)."""
 
-    @arguments()
+    @validated()
     def __init__(self, model: nn.Module):
         super().__init__(model)
 
@@ -40,7 +40,7 @@ class NoisyCE(CrossEntropy):
     sigma   in units of [0, 1]. One draw an image and step; noisy images are not clamped.
     """
 
-    @arguments(sigma=positive)
+    @validated(sigma=positive)
     def __init__(self, model: nn.Module, *, sigma: float):
         super().__init__(model)
         self.sigma = sigma
@@ -58,7 +58,7 @@ class GradNorm(Objective):
 
     second_order = True
 
-    @arguments(lam=non_negative)
+    @validated(lam=non_negative)
     def __init__(self, model: nn.Module, *, lam: float):
         super().__init__(model)
         self.lam = lam
@@ -86,7 +86,7 @@ class Smoothness(Objective):
     f are the logits; one draw an image and step. x and x + e pass as one batch.
     """
 
-    @arguments(lam=non_negative, sigma=positive)
+    @validated(lam=non_negative, sigma=positive)
     def __init__(self, model: nn.Module, *, lam: float, sigma: float):
         super().__init__(model)
         self.lam, self.sigma = lam, sigma
@@ -115,7 +115,7 @@ class AdversarialCE(CrossEntropy):
 
     climbed = staticmethod(log_odds)
 
-    @arguments(eps=radius_or_radii, step_size=positive, steps=positive_integer)
+    @validated(eps=radius_or_radii, step_size=positive, steps=positive_integer)
     def __init__(self, model: nn.Module, *, norm: Norm, eps: float | list,
                  step_size: float, steps: int, random_start: bool):
         super().__init__(model)
@@ -142,6 +142,6 @@ class PreJEAT(AdversarialCE):
 
     climbed = staticmethod(joint_energy)
 
-    @arguments(eps=positive, step_size=positive, steps=positive_integer)
+    @validated(eps=positive, step_size=positive, steps=positive_integer)
     def __init__(self, model: nn.Module, *, eps: float, step_size: float, steps: int, random_start: bool):
         super().__init__(model, norm="linf", eps=eps, step_size=step_size, steps=steps, random_start=random_start)

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from ..core import rng
 from ..core.images import psnr
 from ..data import augment
-from ..utils.arguments import arguments, list_of, non_negative, non_negative_integer, positive_integer
+from ..utils.arguments import list_of, non_negative, non_negative_integer, positive_integer, validated
 from .base import Objective, noise_like
 
 
@@ -44,7 +44,7 @@ class Denoising(Objective):
     unused_head = "classify"
     tested = 25.0   # noise level of the PSNR that is logged
 
-    @arguments(sigma=levels_from(0.01))
+    @validated(sigma=levels_from(0.01))
     def __init__(self, model: nn.Module, *, sigma: list):
         super().__init__(model)
         self.sigma = sigma
@@ -82,13 +82,13 @@ class JointDenoising(Denoising):
     The second half is the score matching loss; divided by the number of pixels d it is the "mean-squared denoising
     objective" of the paper's appendix A. As D(y) = y + sigma^2 grad log p(y), it is ||(D(y) - x) / sigma||^2 / d.
     task     "joint", or one half alone: "classification" (of any classifier), "denoising". The other half's weights
-             then rest.
+             are then frozen.
     sigma_classification, sigma_denoising   (lowest, highest) in 0-255 units; sigma is the square of a uniform variable.
     margin, mixed   classification only: padded crops by so many pixels; MixUp or CutMix. Flips are the trainer's.
-    every    the denoising loss of the joint task takes every so-manieth image (paper: 64 of 128).
+    every    the denoising loss of the joint task takes one image of so many (paper: 64 of 128).
     """
 
-    @arguments(sigma_classification=levels_from(0), sigma_denoising=levels_from(0), margin=non_negative_integer,
+    @validated(sigma_classification=levels_from(0), sigma_denoising=levels_from(0), margin=non_negative_integer,
                every=positive_integer)
     def __init__(self, model: nn.Module, *, task: Literal["joint", "classification", "denoising"],
                  sigma_classification: list, sigma_denoising: list, margin: int, mixed: bool, every: int):
@@ -146,7 +146,7 @@ class JointDenoising(Denoising):
 class Autoencoding(Objective):
     """Mean squared error of an image and its reconstruction, a pixel: E (1/d) ||g(f(x)) - x||^2."""
 
-    @arguments()
+    @validated()
     def __init__(self, model: nn.Module):
         super().__init__(model)
 

@@ -16,13 +16,14 @@ import json
 import os
 import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from ..utils import paths
 from .runs import load_run
 from .trainer import check_run, train_net
 
 
-def train(name, profile, *, precision=None, strategy="ddp"):
+def train(name: str, profile: str, *, precision: str | None = None, strategy: str = "ddp") -> Path:
     """Train every member of a run that is not trained yet; return the folder of its checkpoints.
 
     precision   in place of the run's own. strategy   of Lightning Fabric, for several processes: "ddp" or "fsdp".

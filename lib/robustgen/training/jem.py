@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from ..core import ascent, dynamics, rng
 from ..core.energy import joint_energy, marginal_energy
 from ..models.inference import evaluating
-from ..utils.arguments import arguments, fraction, non_negative, positive, positive_integer
+from ..utils.arguments import fraction, non_negative, positive, positive_integer, validated
 from .base import Objective, noise_like
 from .replay import ReplayBuffer
 
@@ -24,7 +24,7 @@ class JEM(Objective):
     Chains run in eval mode. Real and sampled images pass apart, in train mode.
     """
 
-    @arguments(sigma=non_negative, sgld_steps=positive_integer, sgld_step=positive, sgld_noise=non_negative,
+    @validated(sigma=non_negative, sgld_steps=positive_integer, sgld_step=positive, sgld_noise=non_negative,
                buffer=positive_integer, reinit=fraction)
     def __init__(self, model: nn.Module, *, sigma: float, sgld_steps: int, sgld_step: float,
                  sgld_noise: float, buffer: int, reinit: float, start: Literal["uniform", "class_gaussian"]):
@@ -86,7 +86,7 @@ class JEAT(JEM):
     The other settings are those of JEM. (The sign in the paper's eq. 20 is a slip; its Algorithm 1 has it right.)
     """
 
-    @arguments(eps=positive, sgld_steps=positive_integer, sgld_step=positive, sgld_noise=non_negative,
+    @validated(eps=positive, sgld_steps=positive_integer, sgld_step=positive, sgld_noise=non_negative,
                buffer=positive_integer, reinit=fraction)
     def __init__(self, model: nn.Module, *, eps: float, sgld_steps: int, sgld_step: float,
                  sgld_noise: float, buffer: int, reinit: float, start: Literal["uniform", "class_gaussian"]):

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..core import rng
 from ..data import augment
-from ..utils.arguments import arguments, positive_integer
+from ..utils.arguments import positive_integer, validated
 from ..utils.fields import Count, checked_settings
 from .denoising import Denoising, JointDenoising, levels_from
 
@@ -38,7 +38,7 @@ class ProgressiveJointDenoising(JointDenoising):
     Raises ValueError if the stages are out of order, or their shares of a process's images are not whole numbers.
     """
 
-    @arguments(sigma_classification=levels_from(0), sigma_denoising=levels_from(0), side=positive_integer)
+    @validated(sigma_classification=levels_from(0), sigma_denoising=levels_from(0), side=positive_integer)
     def __init__(self, model: nn.Module, *, task: Literal["joint", "classification", "denoising"],
                  sigma_classification: list, sigma_denoising: list, mixed: bool, side: int, stages: list[dict]):
         super().__init__(model, task=task, sigma_classification=sigma_classification, sigma_denoising=sigma_denoising,

@@ -160,7 +160,7 @@ class Job:
         return bool(good)
 
     def retry(self, reason, source):
-        """Go back to the last whole epoch with another seed and calmer settings; return what happened as a sentence."""
+        """Go back to the last whole epoch with another seed and safer settings; return what happened as a sentence."""
         attempt = len(self.state["retries"]) + 2
         if attempt > RETRIES + 1:
             raise FloatingPointError(f"{source}: training has diverged {RETRIES + 1} times, at last in {reason}; "

