@@ -9,6 +9,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_COMPILE_BYTECODE := 1
 export PYTHONUNBUFFERED := 1
+# Processes of the tests, of one thread each.
+WORKERS ?= 2
 # By default glibc gives large blocks back to the system and takes them anew at each step of a net: page faults.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
@@ -37,8 +39,8 @@ repro: data ## Run the pipeline: make repro [PROFILE=test|laptop|gpu|paper] [FRE
 	dvc repro
 	@for profile in $$(robustgen profile); do echo "The report is results/$$profile/REPORT.md"; done
 
-test: data ## Run the tests: make test [ARGS="-k pgd"]
-	pytest $(ARGS)
+test: data ## Run the tests: make test [WORKERS=2] [ARGS="-k pgd"]
+	OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lab: data ## Open JupyterLab on notebooks/
 	jupyter lab --notebook-dir notebooks

@@ -17,11 +17,13 @@ from types import SimpleNamespace
 
 import torch
 import torchattacks
+from torch.nn.functional import cross_entropy
+
 from robustgen.attacks import external
 from robustgen.attacks.evaluation import accuracy, robust_accuracy
 from robustgen.attacks.gradient_based import he_pgd, pgd
-from robustgen.core import dynamics, rng
-from robustgen.core.energy import marginal_energy
+from robustgen.core import ascent, dynamics, rng
+from robustgen.core.energy import log_odds, marginal_energy
 from robustgen.data.datasets import load_data
 from robustgen.models.builders import build_model
 from robustgen.models.checkpoints import load_weights
@@ -36,7 +38,6 @@ from robustgen.training.runs import load_run
 from robustgen.training.trainer import Job, train_net
 from robustgen.utils.torchvision_import import torchvision
 from robustgen.zoo.trained import load_net
-from torch.nn.functional import cross_entropy
 
 PGD = dict(norm="l2", eps=1.5, step_size=0.2, steps=20)
 
@@ -102,6 +103,46 @@ def attack_pairs(standard, robust, x, y):
                     lambda: statistics.fmean(plain_robust_accuracy(standard, bx, by, **settings)
                                              for bx, by in zip(x.split(100), y.split(100))), 3)
         print(f"    accuracies: {a:.4f} and {b:.4f}")
+
+
+def queued_robust_accuracy(model, x, y, *, eps, step_size, steps, batch=100):
+    """As robust_accuracy, but waiting images take the places of those that left: every forward pass is a full batch."""
+    step, waiting = ascent.STEP["l2"](step_size), torch.arange(len(x))
+    active, taken, z = waiting[:0], waiting[:0], x[:0]
+    robust = torch.zeros(len(x), dtype=torch.bool)
+    while len(waiting) or len(active):
+        new, waiting = waiting[:batch - len(active)], waiting[batch - len(active):]
+        active, z = torch.cat([active, new]), torch.cat([z, x[new]]).requires_grad_()
+        taken = torch.cat([taken, torch.zeros_like(new)])
+        logits = model(z)
+        gradient, = torch.autograd.grad(log_odds(logits, y[active]).sum(), z)
+        right, last = logits.argmax(1) == y[active], taken == steps
+        robust[active[right & last]] = True
+        stay = right & ~last
+        moved = ascent.ball("l2", x[active], eps)(z.detach() + step(gradient))
+        active, taken, z = active[stay], taken[stay] + 1, moved[stay]
+    return robust.float().mean().item()
+
+
+def queue_pairs():
+    """Dropping fooled images batch by batch against a queue that fills the batches up again."""
+    for data, run, eps, steps in (("mnist", "mnist-standard", 1.5, 20), ("mnist", "mnist-standard", 3.0, 20),
+                                  ("cifar10", "cifar10-linf", 0.5, 20)):
+        net, images = load_net(run, "laptop", folded=True), load_data(data, "test", 500, seed=0)
+        x, y, settings = images.unit, images.y, dict(eps=eps, step_size=eps / 7.5, steps=steps)
+        a, b = pair(f"robust_accuracy of {run}, 500 images, eps {eps}, a queue",
+                    lambda: robust_accuracy(net, x, y, norm="l2", **settings),
+                    lambda: queued_robust_accuracy(net, x, y, **settings), 5)
+        print(f"    accuracies: {a:.4f} and {b:.4f}")
+
+
+def import_pair():
+    """`import robustgen` in a new process, against an interpreter that imports nothing, and against all it can load."""
+    def start(code):
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    pair("python -c 'import robustgen', python -c pass", start("import robustgen"), start("pass"), 9)
+    pair("the same, with torch loaded", start("import robustgen"), start("import robustgen as rg; rg.pgd"), 5)
 
 
 def folding_pair():
@@ -401,7 +442,7 @@ def manifold_pairs():
 def main():
     parser = argparse.ArgumentParser(prog="make bench", description="Measure the speed claims, each beside its "
                                                                     "alternative.")
-    parser.add_argument("part", nargs="?", choices=("attacks", "generation", "training", "manifold"),
+    parser.add_argument("part", nargs="?", choices=("import", "attacks", "generation", "training", "manifold"),
                         help="only this part")
     part = parser.parse_args().part
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -412,9 +453,12 @@ def main():
         standard, robust = load_net("mnist-standard", "laptop"), load_net("mnist-robust", "laptop")
     except FileNotFoundError as missing:
         sys.exit(str(missing))
+    if part in (None, "import"):
+        import_pair()
     if part in (None, "attacks"):
         test = load_data("mnist", "test", 1000)
         attack_pairs(standard, robust, test.unit, test.y)
+        queue_pairs()
         folding_pair()
         spectrum_pair(robust, test.unit)
     if part in (None, "generation"):

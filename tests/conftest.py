@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pytest
 import torch
+
 from robustgen.data.datasets import load_data
 from robustgen.models.builders import build_model
 from robustgen.training.registry import build_objective
@@ -54,30 +56,89 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "retrieve", no_route)
 
 
+class Copy:
+    """A copy of the repository as git would see it, with data/ linked in and no results of this one."""
+
+    def __init__(self, home):
+        self.home = home
+
+    def make(self):
+        files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True,
+                               capture_output=True, text=True).stdout
+        for file in filter(None, files.split("\0")):
+            if (ROOT / file).exists() and not file.startswith("results/"):
+                (self.home / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / file, self.home / file)
+        subprocess.run(["git", "init", "-q"], cwd=self.home, check=True)
+        return self
+
+    def run(self, *command, cwd=None, check=True, **variables):
+        """Run a command in the copy, with the copy's library, offline; return the finished process."""
+        env = os.environ | {"PYTHONPATH": str(self.home / "lib"), "ROBUSTGEN_DATA": str(ROOT / "data"),
+                            "OMP_NUM_THREADS": "1",
+                            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
+        done = subprocess.run(command, cwd=cwd or self.home, env=env, capture_output=True, text=True)
+        output = f"{' '.join(map(str, command))}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        assert not check or done.returncode == 0, output
+        return done
+
+    def beside(self, home):
+        """Another copy, with this one's data and trained nets: what a notebook writes there harms no other test."""
+        for name in ("lib", "notebooks", "params"):
+            shutil.copytree(self.home / name, home / name)
+        for name in ("params.yaml", "published.yaml"):
+            shutil.copy2(self.home / name, home)
+        (home / "data").symlink_to(self.home / "data")
+        (home / "results/test").mkdir(parents=True)
+        (home / "results/test/checkpoints").symlink_to(self.home / "results/test/checkpoints")
+        return Copy(home)
+
+    def fetch(self):
+        self.run("sh", "-c", "robustgen data && dvc commit --quiet data.dvc")   # as `make data` does
+
+
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory):
-    """A copy of the repository as git would see it, with data/ linked in and no results of this one."""
-    home = tmp_path_factory.mktemp("checkout") / "robustgen"
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True,
-                           capture_output=True, text=True).stdout
-    for file in filter(None, files.split("\0")):
-        if (ROOT / file).exists() and not file.startswith("results/"):
-            (home / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / file, home / file)
-    subprocess.run(["git", "init", "-q"], cwd=home, check=True)
-    return home
+    """A copy of the repository, as after a clone."""
+    return Copy(tmp_path_factory.mktemp("checkout") / "robustgen").make()
 
 
 @pytest.fixture(scope="session")
-def run_in(checkout):
-    """run_in(command, ...) runs a command in the copy, with the copy's library, offline; returns the finished
-    process."""
-    def run(*command, cwd=None, check=True, **variables):
-        env = os.environ | {"PYTHONPATH": str(checkout / "lib"),
-                            "ROBUSTGEN_DATA": str(ROOT / "data"), "OMP_NUM_THREADS": "1",
-                            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
-        done = subprocess.run(command, cwd=cwd or checkout, env=env, capture_output=True, text=True)
-        assert not check or done.returncode == 0, (f"{' '.join(map(str, command))}\n"
-                                                   f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-        return done
-    return run
+def reproduced(tmp_path_factory):
+    """A copy after `dvc repro` of profile test, made once for all processes of the test run.
+
+    One training, the notebooks and the report are run by their stages; the other trainings in one process, and DVC is
+    told of them: 36 processes would take minutes to import torch.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    copy = Copy(root / "reproduced" / "robustgen")
+    with filelock.FileLock(root / "reproduced.lock"):
+        if not (root / "reproduced" / "done").exists():
+            copy.make()
+            refused = copy.run("dvc", "repro", check=False)   # before there is data
+            (root / "reproduced" / "refused").write_text(refused.stdout + refused.stderr)
+            copy.fetch()
+            copy.run("robustgen", "profile", "test")
+            copy.run("dvc", "repro", "data", "train@test-mnist-standard")
+            copy.run(sys.executable, "-c", "from robustgen.training import family, runs\n"
+                                           "for run in runs.run_names('test'): family.train(run, 'test')")
+            copy.run("dvc", "commit", "--quiet", "--force", "train")
+            copy.run("dvc", "repro")
+            (root / "reproduced" / "done").touch()
+    return copy
+
+
+def pytest_collection_modifyitems(items):
+    """A file's tests stay in one process, as they share fixtures.
+
+    Those of the finished pipeline may go anywhere, and come last, but for those that call DVC: they come first, so that
+    one process makes the pipeline while another tests.
+    """
+    def turn(item):
+        return 1 + ("reproduced" in item.fixturenames) - 2 * (item.get_closest_marker("dvc") is not None)
+
+    for item in items:
+        alone, file = turn(item) == 2, item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else f"{file}, dvc" if turn(item) == 0 else file))
+    items.sort(key=turn)

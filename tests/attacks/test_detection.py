@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from robustgen.attacks.detection import EnergyDetector, cross_fitted, max_softmax
 from robustgen.attacks.gradient_based import pgd
 from robustgen.core.energy import marginal_energy

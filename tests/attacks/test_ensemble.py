@@ -1,12 +1,12 @@
 import pytest
 import torch
-import torchattacks
-from robustgen.attacks import external
-from robustgen.attacks.ensemble import _APGDT, _square, _targeted, autoattack
+from torch import nn
+
+from robustgen.attacks.ensemble import _targeted, autoattack
 from robustgen.attacks.gradient_based import pgd
+from robustgen.attacks.square import square_attack
 from robustgen.core import rng
 from robustgen.models.builders import build_model
-from torch import nn
 
 NAMES = ["clean", "APGD-CE", "APGD-T", "Square"]
 ORDER = {"linf": float("inf"), "l2": 2}
@@ -76,7 +76,7 @@ def test_where_an_image_is_led_to_does_not_depend_on_the_batch(net, digits, norm
     model.load_state_dict(net.state_dict())
     x, seeds = digits[0][:12].double(), rng.seeds(0, 12)
     y = model(x).argmax(1)
-    for attack, settings in ((_square, {"queries": 80, "shared": 3}), (_targeted, {"steps": 5})):
+    for attack, settings in ((square_attack, {"queries": 80, "shared": 3}), (_targeted, {"steps": 5})):
         whole = attack(model, x, y, norm=norm, eps=eps, generator=seeds, **settings).detach()
         parts = [attack(model, x[part], y[part], norm=norm, eps=eps, generator=seeds[part], **settings)
                  for part in (slice(0, 1), slice(1, 5), slice(5, 12))]
@@ -84,35 +84,9 @@ def test_where_an_image_is_led_to_does_not_depend_on_the_batch(net, digits, norm
         assert torch.linalg.vector_norm((whole - x).flatten(1), ORDER[norm], dim=1).max() <= eps + 1e-6
         assert not torch.allclose(whole, x)
         assert whole.min() >= 0 and whole.max() <= 1
-    other = _square(model, x, y, norm=norm, eps=eps, generator=seeds, queries=80, shared=4)
-    again = _square(model, x, y, norm=norm, eps=eps, generator=seeds + 1, queries=80, shared=3)
+    other = square_attack(model, x, y, norm=norm, eps=eps, generator=seeds, queries=80, shared=4)
+    again = square_attack(model, x, y, norm=norm, eps=eps, generator=seeds + 1, queries=80, shared=3)
     assert not torch.allclose(other, again, atol=1e-3)
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_targeted_attack_is_torchattacks(net, digits, norm):
-    """Its own in l2 takes the first image's step size for all, so there it meets one image at a time."""
-    x, y = digits[0][:6], net(digits[0][:6]).argmax(1)
-    settings = dict(norm={"linf": "Linf", "l2": "L2"}[norm], eps={"linf": 0.1, "l2": 1.0}[norm], steps=12)
-    cases = ((slice(0, 6), 2), (slice(0, 6), 4)) if norm == "linf" else [(slice(i, i + 1), 2) for i in range(6)]
-    for i, target in cases:
-        theirs, ours = torchattacks.APGDT(net, **settings), _APGDT(net, loss="dlr", **settings)
-        theirs.target_class, ours.towards = target, net(x[i]).argsort(1)[:, -target]
-        found = []
-        for attack in (theirs, ours):
-            with external.Draws(rng.seeds(0, 6)[i]):
-                found.append(attack.attack_single_run(x[i], y[i]))
-        assert torch.allclose(found[0][0], found[1][0], atol=1e-5) and torch.equal(found[0][1], found[1][1])
-
-
-def test_square_is_torchattacks(net, digits):
-    x, y = digits[0][:8], net(digits[0][:8]).argmax(1)
-    theirs = torchattacks.Square(net, norm="Linf", eps=0.15, n_queries=50)
-    theirs.init_hyperparam(x)
-    with external.Draws(rng.seeds(0, 8), 5):
-        expected = theirs.attack_single_run(x, y)[1]
-    assert torch.allclose(_square(net, x, y, norm="linf", eps=0.15, queries=50, shared=5, generator=rng.seeds(0, 8)),
-                          expected, atol=1e-6)
 
 
 class Staircase(nn.Module):

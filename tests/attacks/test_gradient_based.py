@@ -1,8 +1,9 @@
 import pytest
 import torch
 import torchattacks
+
 from robustgen.attacks import external
-from robustgen.attacks.evaluation import accuracy, batched, logits_along, robust_accuracy, true_and_rival
+from robustgen.attacks.evaluation import batched, logits_along, robust_accuracy, true_and_rival
 from robustgen.attacks.gradient_based import (
     balancing_lam,
     energy_attack,
@@ -13,7 +14,7 @@ from robustgen.attacks.gradient_based import (
     random_targets,
     targeted,
 )
-from robustgen.core import ascent, rng
+from robustgen.core import ascent
 from robustgen.core.energy import joint_energy, log_odds, marginal_energy
 from robustgen.core.images import norm
 from robustgen.models.builders import build_model
@@ -194,24 +195,6 @@ def test_the_energy_attack_raises_the_joint_energy_more_than_pgd_which_raises_th
         assert log_odds(theirs, y).mean() > log_odds(ours, y).mean() + 0.01
 
 
-def test_draws_of_images_belong_to_them_and_others_are_shared():
-    def drawn(seeds, shared):
-        with external.Draws(seeds, shared):
-            own = [torch.rand([len(seeds), 2, 1, 3]), torch.randn([len(seeds), 2, 1, 3])]
-            return own, [torch.rand([1]), torch.randn([2, 1, 1])]
-
-    seeds = torch.arange(5)
-    own, common = drawn(seeds, 7)
-    for part in (slice(0, 1), slice(1, 5)):
-        own_part, common_part = drawn(seeds[part], 7)
-        assert all(torch.equal(a[part], b) for a, b in zip(own, own_part))
-        assert all(map(torch.equal, common, common_part))
-    assert not any(map(torch.equal, common, drawn(seeds, 8)[1])) and all(map(torch.equal, own, drawn(seeds, 8)[0]))
-    assert [tuple(draw.shape) for draw in own + common] == [(5, 2, 1, 3), (5, 2, 1, 3), (1,), (2, 1, 1)]
-    with external.Draws(seeds):
-        assert not torch.equal(torch.rand([5, 1, 2, 2]), torch.rand([5, 1, 2, 2]))   # each call draws anew
-
-
 @pytest.mark.parametrize("norm, eps, sure", [("linf", 0.2, 6), ("linf", 0.2, 30), ("l2", 1.5, 30)])
 def test_a_sure_net_does_not_stop_he_pgd(net, digits, norm, eps, sure):
     """Where logits are large, float32's cross-entropy has no gradient; HE-PGD at lam = 0 must still be PGD."""
@@ -253,39 +236,6 @@ def test_balancing_lam_balances_and_says_when_it_cannot(net, digits):
         balancing_lam(net, x[:1], y[:1], **settings)
     with pytest.raises(ValueError, match="raise 'high'"):
         balancing_lam(net, x, y, high=0.01, **settings)
-
-
-@pytest.mark.parametrize("norm, eps", [("linf", 0.15), ("l2", 1.5)])
-def test_apgd_is_torchattacks_with_draws_that_belong_to_the_images(net, digits, norm, eps):
-    x, y = digits
-    y = torch.where(torch.arange(32) < 3, (y + 1) % 10, y)   # three are wrong from the start
-    ours = external.apgd(net, x, y, norm=norm, eps=eps, steps=20, generator=torch.arange(32))
-    right = net(x).argmax(1) == y
-    theirs = torchattacks.APGD(net, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, steps=20, loss="ce")
-
-    draws = {"linf": rng.uniform, "l2": rng.normal}[norm](torch.arange(32)[right], x.shape[1:])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, {"linf": "rand", "l2": "randn"}[norm], lambda shape: draws)
-        assert torch.allclose(ours, theirs(x, y), atol=1e-6)
-    assert 0 < (~right).sum() and torch.equal(ours[~right], x[~right])
-    order = {"linf": float("inf"), "l2": 2}[norm]
-    assert torch.linalg.vector_norm((ours - x).flatten(1), order, dim=1).max() <= eps + 1e-5
-    parts = [external.apgd(net, x[part], y[part], norm=norm, eps=eps, steps=20, generator=torch.arange(32)[part])
-             for part in (slice(0, 7), slice(7, 32))]
-    assert torch.allclose(torch.cat(parts), ours, atol=1e-5)
-
-
-def test_apgd_is_at_least_as_strong_as_pgd(net, digits):
-    x, y = digits
-    for eps in (0.05, 0.1, 0.15):
-        plain = pgd(net, x, y, norm="linf", eps=eps, step_size=eps / 4, steps=20, random_start=True, generator=0)
-        assert accuracy(net, external.apgd(net, x, y, eps=eps, steps=20, generator=0), y) <= accuracy(net, plain, y)
-
-
-def test_apgd_leaves_the_global_random_state_alone(net, digits):
-    before = torch.random.get_rng_state()
-    external.apgd(net, *digits, eps=0.1, steps=3, generator=0)
-    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_fgsm_is_one_signed_step(net, digits):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from robustgen.attacks import smoothing
 from robustgen.attacks.evaluation import accuracy
 from robustgen.attacks.gradient_based import pgd

@@ -1,6 +1,7 @@
 import pytest
 import scipy.stats
 import torch
+
 from robustgen.core import rng
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from robustgen.core import rng
 from robustgen.data import augment
 from robustgen.utils.torchvision_import import torchvision

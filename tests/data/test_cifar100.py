@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from robustgen.data import cifar100
 from robustgen.data.datasets import CLASSES, load_data
 from robustgen.utils import download, paths

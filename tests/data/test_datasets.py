@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+
 from robustgen.data import distractor
 from robustgen.data.datasets import CLASSES, Images, fit_images, load_data
 from robustgen.utils import download, mirrors, paths

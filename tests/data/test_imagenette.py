@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from robustgen.data import imagenette
 from robustgen.data.datasets import CLASSES, load_data
 from robustgen.utils import download, paths

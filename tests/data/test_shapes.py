@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+
 from robustgen.data.datasets import CLASSES, load_data
 from robustgen.data.shapes import (
     COUNTS,

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+
 from robustgen.attacks.evaluation import robust_accuracy
 from robustgen.data.datasets import load_data
 from robustgen.experiments import jeat

@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 import yaml
+from torch.nn.functional import cross_entropy
+
 from robustgen.attacks.gradient_based import pgd
 from robustgen.core import rng
 from robustgen.data.datasets import load_data
@@ -13,7 +15,6 @@ from robustgen.models.builders import build_model
 from robustgen.training.family import train
 from robustgen.utils import paths
 from robustgen.zoo.trained import load_net
-from torch.nn.functional import cross_entropy
 
 ATTACKS = {
     "adversarial": {"name": "AdversarialCE", "norm": "l2", "eps": 1.0, "step_size": 0.6, "steps": 2,

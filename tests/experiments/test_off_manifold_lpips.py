@@ -7,6 +7,8 @@ import pytest
 import scipy.stats
 import torch
 import yaml
+from torch import nn
+
 from robustgen.attacks.evaluation import robust_accuracy
 from robustgen.core import rng
 from robustgen.data.datasets import CLASSES, Images
@@ -29,7 +31,6 @@ from robustgen.probes import manifold, scores
 from robustgen.probes.bayes_optimal import Bayes
 from robustgen.probes.gradients import logit_gradient
 from robustgen.utils import paths
-from torch import nn
 
 ARCHITECTURE = {"name": "mnist_cnn", "width": 4, "hidden": 16}
 RUN = {"data": "mnist", "images": 300, "flip": False, "crop": 0, "model": ARCHITECTURE,

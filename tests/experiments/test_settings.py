@@ -4,6 +4,7 @@ import re
 import pytest
 import torch
 import yaml
+
 from robustgen.experiments.settings import NOTEBOOKS, load_settings
 from robustgen.models.builders import build_model
 from robustgen.training.registry import build_objective

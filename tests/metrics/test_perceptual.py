@@ -1,6 +1,9 @@
 """Perceptual distances, against torchmetrics with the same weights: random ones made here; the last test uses the real
 ones where there are any."""
 
+from robustgen.utils.torchvision_import import torchvision  # before torchmetrics, which imports it
+
+# isort: split
 import io
 import os
 import re
@@ -8,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchmetrics.functional.image.lpips import _LPIPS
+
 from robustgen.metrics import perceptual
 from robustgen.models.builders import build_model
 from robustgen.utils import download, paths
-from robustgen.utils.torchvision_import import torchvision
-from torchmetrics.functional.image.lpips import _LPIPS
 
 REAL = Path(os.environ.get("ROBUSTGEN_DATA", "unset"))
 SIDES = {"alex": 31, "squeeze": 17}

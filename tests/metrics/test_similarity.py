@@ -1,17 +1,20 @@
+from robustgen.utils.torchvision_import import torchvision  # noqa: F401 (torchmetrics imports it)
+
+# isort: split
 import numpy as np
 import pytest
 import torch
-from robustgen.data.datasets import load_data
-from robustgen.metrics.frechet import frechet_distance, inception_score
-from robustgen.metrics.labels import chance_agreement, class_entropy, recognition
-from robustgen.metrics.similarity import nearest, nearest_features, nearest_ssim, two_sample_accuracy
-from robustgen.utils.torchvision_import import torchvision  # noqa: F401 (torchmetrics imports it)
 from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from scipy.stats import entropy
 from sklearn.metrics import cohen_kappa_score
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
+
+from robustgen.data.datasets import load_data
+from robustgen.metrics.frechet import frechet_distance, inception_score
+from robustgen.metrics.labels import chance_agreement, class_entropy, recognition
+from robustgen.metrics.similarity import nearest, nearest_features, nearest_ssim, two_sample_accuracy
 
 
 def normal(*shape, seed=0):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from robustgen.models.builders import build_model
 from robustgen.models.checkpoints import load_weights, save_weights
 from robustgen.models.inference import fold_batch_norms

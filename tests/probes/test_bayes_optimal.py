@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
 from robustgen.attacks.evaluation import accuracy
 from robustgen.attacks.gradient_based import pgd
 from robustgen.core import rng
 from robustgen.probes import scores
 from robustgen.probes.bayes_optimal import Bayes
 from robustgen.utils.validation import check_classifier
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 SIGMA = 60.0
 PIXELS = (3, 4, 4)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from robustgen.core import rng
-from robustgen.probes import excess_risk
 from torch.func import hessian
 from torch.nn.functional import one_hot
+
+from robustgen.core import rng
+from robustgen.probes import excess_risk
 
 MEAN = torch.tensor([0.8, 0.3, 0.0, -0.4], dtype=torch.float64)
 START = torch.zeros(4, dtype=torch.float64) + 0.1
@@ -72,6 +73,17 @@ def test_well_specified_constants_are_equations_28_and_29(population):
     # tr(I^-1 E[4 s (1 - s) x x']), the joint Fisher information being I
     expected = (4 * s * (1 - s) * x.square().sum(1)).mean()
     assert found["generative"].v == pytest.approx(float(expected), rel=0.01) and found["generative"].v < 4
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_excess_risk_of_a_well_specified_family_is_zero_but_never_negative(seed):
+    """The true b is 0, so that rounding decides the sign of the difference that it is computed as."""
+    x = drawn(RIGHT, 2000, seed)[0]
+    p = RIGHT.posterior(x)
+    gen, dis = (excess_risk.constants(excess_risk.opposite_means, loss, x, p, START) for loss in FITS.values())
+    assert 0 <= dis.b < 1e-12 < gen.b < 1e-2 and 0 < gen.v < dis.v   # theta of gen is off the truth by its sample
+    exact, off = excess_risk.excess(excess_risk.opposite_means, torch.stack([MEAN, 1.01 * MEAN]), x, p).tolist()
+    assert 0 <= exact < 1e-12 < off
 
 
 def test_misspecified_constants_are_the_sandwich(population):

@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from robustgen.models.builders import build_model
 from robustgen.probes import fisher
-from torch import nn
 
 DIMENSION = 16
 

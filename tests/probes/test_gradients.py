@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from robustgen.probes.gradients import as_picture, coherence, density, input_gradient
 
 

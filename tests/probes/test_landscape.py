@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from robustgen.models.builders import build_model
 from robustgen.probes.landscape import energy_landscape
 

@@ -6,11 +6,12 @@ import warnings
 import pytest
 import scipy.linalg
 import torch
+from torch import nn
+
 from robustgen.core import rng
 from robustgen.core.images import psnr
 from robustgen.models.builders import build_model
 from robustgen.probes import manifold
-from torch import nn
 
 SHAPE = (2, 3, 4)   # 24 pixels
 WEAK, ALIGNED, EXCESSIVE = manifold.REGIMES

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.nn.functional import log_softmax
+
 from robustgen.core import rng
 from robustgen.models.builders import build_model
 from robustgen.probes import scores
-from torch.nn.functional import log_softmax
 
 SIGMA = torch.tensor([15.0, 25.0, 50.0])
 
@@ -152,8 +153,9 @@ def test_noise_has_the_stated_level():
 
 @pytest.mark.parametrize("c", [None, torch.tensor([0, 1, 2, 3, 4])])
 def test_the_psnr_is_torchmetrics_and_an_images_own(c):
-    from robustgen.utils import torchvision_import  # noqa: F401 (torchmetrics imports torchvision)
     from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    from robustgen.utils import torchvision_import  # noqa: F401 (torchmetrics imports torchvision)
 
     model, x = joint().float(), torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     seeds = rng.seeds(0, 5)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+
 from robustgen.core import rng
 from robustgen.probes import jacobian, spectral
 

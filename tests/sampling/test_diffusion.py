@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
+
 from robustgen.core import rng
 from robustgen.models.builders import build_model
 from robustgen.probes import scores
 from robustgen.sampling import diffusion
-from torch import nn
 
 MEAN, SPREAD = 0.4, 60.0   # of the pixels, the spread in 0-255 units
 

@@ -2,12 +2,13 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from robustgen.core import rng
 from robustgen.models import layers
 from robustgen.sampling import spectrum_edits
 from robustgen.sampling.drift import adaptive_pgdd, pgdd
 from robustgen.sampling.starts import gaussian_start, perlin_start
-from torch import nn
 
 SETTINGS = {"drift_noise": 0.2, "diffusion_noise": 0.02, "eps": 0.4, "step_size": 0.5, "steps": 6}
 

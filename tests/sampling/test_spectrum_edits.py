@@ -1,11 +1,12 @@
 import pytest
 import torch
+from test_drift import SETTINGS, drift, smooth, x0  # noqa: F401 (fixtures)
+
 from robustgen.core import rng
 from robustgen.probes import spectral
 from robustgen.sampling import spectrum_edits
 from robustgen.sampling.drift import pgdd
 from robustgen.sampling.starts import gaussian_start
-from test_drift import SETTINGS, drift, smooth, x0  # noqa: F401 (fixtures)
 
 
 def directions(smooth, x0, seeds, edit, where):  # noqa: F811

@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+
 from robustgen.metrics.labels import agreement
 from robustgen.sampling.trajectories import Trajectories
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
+
 from robustgen.data.datasets import load_data
 from robustgen.models.builders import build_model
 from robustgen.models.checkpoints import save_weights
@@ -22,7 +24,6 @@ from robustgen.training.trainer import Diverged, Job, train_net
 from robustgen.utils import paths
 from robustgen.utils.fields import checked_settings
 from robustgen.zoo.trained import family_axes, family_values, load_net, net_table, print_nets, training_record
-from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "family"

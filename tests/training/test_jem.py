@@ -5,6 +5,9 @@ import time
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
 from robustgen.core import dynamics, rng
 from robustgen.data.datasets import Images
 from robustgen.models.builders import build_model
@@ -18,8 +21,6 @@ from robustgen.training.replay import ReplayBuffer
 from robustgen.training.runs import Run
 from robustgen.training.trainer import train_net
 from robustgen.utils.fields import checked_settings
-from torch import nn
-from torch.nn.functional import cross_entropy
 
 SHAPE = (1, 6, 6)
 JEM = dict(sigma=0.0, sgld_steps=2, sgld_step=0.25, sgld_noise=0.005, buffer=12, reinit=0.3, start="uniform")

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
+
 from robustgen.attacks.gradient_based import pgd
 from robustgen.core import dynamics, rng
 from robustgen.core.autodiff import gradient_and_values
@@ -12,7 +14,6 @@ from robustgen.models.inference import evaluating
 from robustgen.training import classification, denoising, jem, progressive
 from robustgen.training.registry import OBJECTIVES, build_objective
 from robustgen.training.replay import ReplayBuffer
-from torch.nn.functional import cross_entropy
 
 SEEDS = rng.seeds(0, 4)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from robustgen.__main__ import main
 from robustgen.core import rng
 from robustgen.data import augment, imagenet

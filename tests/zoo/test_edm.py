@@ -13,12 +13,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
+
 from robustgen.probes import scores
 from robustgen.utils import paths
 from robustgen.zoo.edm import ADM, DDPMPP, EDM, MODELS, load_edm
 from robustgen.zoo.pickles import _Container, read_pickle
-from torch import nn
-from torch.nn import functional as F
 
 UNCONDITIONAL, CONDITIONAL, IMAGENET = MODELS
 SMALL = {   # the published nets, with fewer and narrower levels

@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+
 from robustgen.data import imagenette
 from robustgen.utils import download, paths
 from robustgen.utils.torchvision_import import torchvision
 from robustgen.zoo import hub
 from robustgen.zoo.pickles import _Tensors, read_pickle
-from torch import nn
 
 IMAGENET = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 ROBUST, PLAIN, MOCO, LITE = "madry-resnet50-l2-3", "torchvision-resnet50", "moco-resnet50", "efficientnet-lite0"

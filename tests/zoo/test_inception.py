@@ -1,5 +1,8 @@
 """Inception-v3, against torch-fidelity's extractor used directly, with the same random weights."""
 
+from robustgen.utils.torchvision_import import torchvision  # noqa: F401 (torch-fidelity imports it)
+
+# isort: split
 import io
 import os
 import re
@@ -7,12 +10,12 @@ import sys
 
 import pytest
 import torch
-from robustgen.utils import download, paths
-from robustgen.utils.torchvision_import import torchvision  # noqa: F401 (torch-fidelity imports it)
-from robustgen.zoo import inception
-from robustgen.zoo.inception import CHECKSUM, URL, load_inception
 from torch import nn
 from torch_fidelity import FeatureExtractorInceptionV3
+
+from robustgen.utils import download, paths
+from robustgen.zoo import inception
+from robustgen.zoo.inception import CHECKSUM, URL, load_inception
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 FEATURES = ["2048", "logits_unbiased"]

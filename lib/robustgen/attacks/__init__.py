@@ -3,4 +3,4 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, [
-    "detection", "ensemble", "evaluation", "external", "gradient_based", "smoothing"])
+    "auto_pgd", "detection", "ensemble", "evaluation", "external", "gradient_based", "smoothing", "square"])

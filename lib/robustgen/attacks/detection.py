@@ -1,12 +1,13 @@
 """Telling attacked images from natural ones by a scalar of their logits: the energy, or another score."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 
 from ..core.energy import marginal_energy
-from ..utils.arguments import arguments
+from ..utils.arguments import validated
 from ..utils.validation import check_logits
 
 
@@ -25,8 +26,8 @@ class EnergyDetector:
         detector(logits)                                                   # (B,) booleans: attacked?
     """
 
-    @arguments()
-    def __init__(self, *, sides: Literal["low", "high", "both"] = "low", score=marginal_energy):
+    @validated()
+    def __init__(self, *, sides: Literal["low", "high", "both"] = "low", score: Callable = marginal_energy):
         self.sides, self.score = sides, score
         self.low = self.high = None
 

@@ -1,11 +1,13 @@
 """Attacks over many images: accuracy, robust accuracy, and the logits that an attack meets on its way."""
 
+from collections.abc import Callable
+
 import torch
 
 from ..core import ascent, rng
 from ..core.energy import log_odds
 from ..models.inference import logits_of
-from ..utils.arguments import Norm, arguments, positive, positive_integer
+from ..utils.arguments import Norm, positive, positive_integer, validated
 from ..utils.validation import check_classifier
 
 
@@ -33,7 +35,7 @@ def true_and_rival(logits, y):
     return logits.gather(-1, index)[..., 0], logits.scatter(-1, index, -torch.inf).amax(-1)
 
 
-@arguments(batch=positive_integer)
+@validated(batch=positive_integer)
 def batched(function, model, x, y, *, batch: int = 100, generator=None, progress: bool = False, **settings):
     """`function(model, x, y, **settings)` over batches, its results put together: for more images than fit at once.
 
@@ -49,16 +51,17 @@ def batched(function, model, x, y, *, batch: int = 100, generator=None, progress
     return tuple(map(torch.cat, zip(*parts))) if isinstance(parts[0], tuple) else torch.cat(parts)
 
 
-def accuracy(model, x, y, *, batch=500):
+def accuracy(model: Callable, x: torch.Tensor, y: torch.Tensor, *, batch: int = 500) -> float:
     """Share of images classified right."""
     check_classifier(model, x, y)
     return int((logits_of(model, x, batch=batch).argmax(1) == y).sum()) / len(x)
 
 
-@arguments(eps=positive, step_size=positive, steps=positive_integer, batch=positive_integer)
-def robust_accuracy(model, x, y, *, norm: Norm, eps: float, step_size: float, steps: int,
-                    random_start: bool = False, generator=None, batch: int = 100, progress: bool = False,
-                    each: bool = False):
+@validated(eps=positive, step_size=positive, steps=positive_integer, batch=positive_integer)
+def robust_accuracy(model: Callable, x: torch.Tensor, y: torch.Tensor, *, norm: Norm, eps: float, step_size: float,
+                    steps: int, random_start: bool = False,
+                    generator: torch.Generator | int | torch.Tensor | None = None,
+                    batch: int = 100, progress: bool = False, each: bool = False) -> float | torch.Tensor:
     """Share of images that are classified right at every iterate of PGD, the clean image included.
 
     each   return which images are, booleans (N,), instead.

@@ -4,17 +4,22 @@ Each takes a batch and returns images of its shape; `batched` runs one over many
 logits along its way.
 """
 
+from collections.abc import Callable
+
+import torch
+
 from ..core import ascent, rng
 from ..core.energy import joint_energy, log_odds, marginal_energy
 from ..models.inference import logits_of
-from ..utils.arguments import Norm, arguments, non_negative, optional, positive, positive_integer
+from ..utils.arguments import Norm, non_negative, optional, positive, positive_integer, validated
 from ..utils.validation import check_classifier, check_images
 from .evaluation import batched
 
 
-@arguments(eps=positive, step_size=positive, steps=positive_integer)
-def pgd(model, x, y, *, norm: Norm, eps: float, step_size: float, steps: int, random_start: bool = False,
-        loss=log_odds, generator=None):
+@validated(eps=positive, step_size=positive, steps=positive_integer)
+def pgd(model: Callable, x: torch.Tensor, y: torch.Tensor, *, norm: Norm, eps: float, step_size: float, steps: int,
+        random_start: bool = False, loss: Callable = log_odds,
+        generator: torch.Generator | int | torch.Tensor | None = None) -> torch.Tensor:
     """Projected gradient descent (Madry et al. 2018): climb the loss within a ball around each image.
 
     x, y        images (B, C, H, W) in [0, 1], labels (B,).
@@ -41,7 +46,7 @@ def random_targets(y, classes, generator=None):
     return (y + shift) % classes
 
 
-@arguments(eps=positive)
+@validated(eps=positive)
 def random_noise(x, *, norm: Norm, eps: float, generator=None):
     """The control of an attack: images at distance `eps` from `x` in a random direction, clamped to [0, 1].
 
@@ -52,13 +57,13 @@ def random_noise(x, *, norm: Norm, eps: float, generator=None):
     return (x + ascent.STEP[norm](eps)(direction)).clamp(0, 1)
 
 
-@arguments(eps=positive)
+@validated(eps=positive)
 def fgsm(model, x, y, *, eps: float):
     """Fast gradient sign method (Goodfellow et al. 2015; HE-PGD eq. 1): one step as long as the ball is wide."""
     return pgd(model, x, y, norm="linf", eps=eps, step_size=eps, steps=1)
 
 
-@arguments(eps=positive, step_size=optional(positive), steps=positive_integer)
+@validated(eps=positive, step_size=optional(positive), steps=positive_integer)
 def energy_attack(model, x, y, *, eps: float, step_size: float | None = None, steps: int = 1,
                   random_start: bool = False, generator=None):
     """The energy attack (JEAT eq. 18): climb the joint energy E(x, y) alone, so only lower the logit of y, in the max
@@ -71,9 +76,10 @@ def energy_attack(model, x, y, *, eps: float, step_size: float | None = None, st
                random_start=random_start, loss=joint_energy, generator=generator)
 
 
-@arguments(eps=positive, step_size=positive, steps=positive_integer, lam=non_negative)
-def he_pgd(model, x, y, *, norm: Norm = "linf", eps: float = 8 / 255, step_size: float = 1 / 255,
-           steps: int = 40, lam: float = 1.2, random_start: bool = True, generator=None):
+@validated(eps=positive, step_size=positive, steps=positive_integer, lam=non_negative)
+def he_pgd(model: Callable, x: torch.Tensor, y: torch.Tensor, *, norm: Norm = "linf", eps: float = 8 / 255,
+           step_size: float = 1 / 255, steps: int = 40, lam: float = 1.2, random_start: bool = True,
+           generator: torch.Generator | int | torch.Tensor | None = None) -> torch.Tensor:
     """High-energy PGD (Beadini & Masi 2023): cross the decision boundary without the drop in energy that gives PGD
     away.
 
@@ -94,7 +100,7 @@ def he_pgd(model, x, y, *, norm: Norm = "linf", eps: float = 8 / 255, step_size:
                generator=generator)
 
 
-@arguments(high=positive, tolerance=positive, batch=positive_integer)
+@validated(high=positive, tolerance=positive, batch=positive_integer)
 def balancing_lam(model, x, y, *, high: float = 2.5, tolerance: float = 0.05, batch: int = 100, generator=None,
                   progress: bool = False, **settings):
     """The lam at which HE-PGD's mean energy is that of the natural images, by bisection on [0, high].

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ..core import rng
 from ..probes import scores
-from ..utils.arguments import Norm, arguments, list_of, non_negative, positive_integer
+from ..utils.arguments import Norm, list_of, non_negative, positive_integer, validated
 from ..utils.fields import NonNegative
 from ..utils.validation import check_classifier
 from .gradient_based import pgd
@@ -21,7 +21,7 @@ Defence = Literal["noised", "denoised"]
 Levels = Annotated[list[NonNegative], Field(min_length=1)]
 
 
-@arguments(sigma=non_negative, draws=positive_integer)
+@validated(sigma=non_negative, draws=positive_integer)
 def defended(model, defence: Defence, sigma: float, *, seeds=None, draws: int = 1):
     """The classifier x -> logits of images that are first noised or denoised; sigma 0 is the model itself.
 
@@ -48,7 +48,7 @@ def defended(model, defence: Defence, sigma: float, *, seeds=None, draws: int = 
     return noised
 
 
-@arguments(sigmas=list_of(non_negative), epsilons=list_of(non_negative), steps=positive_integer, draws=positive_integer,
+@validated(sigmas=list_of(non_negative), epsilons=list_of(non_negative), steps=positive_integer, draws=positive_integer,
            batch=positive_integer)
 def withstood(model, x, y, *, defence: Defence, sigmas: list, epsilons: list, norm: Norm, steps: int,
               draws: int = 1, generator=None, batch: int = 100, progress: bool = False):

@@ -20,7 +20,7 @@ from ..probes import fisher
 from ..sampling.chains import langevin
 from ..training.registry import build_objective
 from ..training.schedules import SCHEDULES
-from ..utils.arguments import arguments, positive, positive_integer
+from ..utils.arguments import positive, positive_integer, validated
 from ..utils.fields import Count, Index, NonNegative, Positive, part, settings, within
 from ..utils.validation import check_eval_mode
 from ..zoo.trained import family_axes, load_net, training_record
@@ -150,7 +150,7 @@ class Sampler:
                                  generator=self.seeds).clamp(0, 1)
 
 
-@arguments(draws=positive_integer, sigma=positive)
+@validated(draws=positive_integer, sigma=positive)
 def fisher_scores(model, x, y, *, draws: int, sigma: float, generator=None):
     """The Fisher scores of a net at real images: a dict of numbers.
 

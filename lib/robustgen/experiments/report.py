@@ -5,7 +5,9 @@ Figures and metrics are copied beside it.
 """
 
 import json
+import math
 import shutil
+import statistics
 from dataclasses import asdict
 
 from ..training.runs import load_run
@@ -19,13 +21,17 @@ PROFILE_OF_THE_PAPERS = "paper"   # its settings are the papers' own, so a profi
 
 
 def write_report(profile):
-    """Write `results/<profile>/REPORT.md`, its figures and metrics; return its path."""
+    """Write `results/<profile>/REPORT.md`, its figures, metrics and summary; return its path.
+
+    summary.json has every notebook's means over seeds, {notebook: {row: {column: mean}}}, for `dvc metrics`.
+    """
     known("profile", profile, profile_names())
     home = paths.RESULTS / profile
     published = read_published()
     parts = [f"# Published and reproduced: profile `{profile}`",
              "Reproduced values are mean ± sample standard deviation over training seeds. Made by `make repro`; do not "
              "edit."]
+    summary = {}
     with paths.atomic(home / "figures") as figures, paths.atomic(home / "metrics") as metrics:
         figures.mkdir()
         metrics.mkdir()
@@ -36,6 +42,7 @@ def write_report(profile):
                                         f"PROFILE={profile}")
             content = json.loads(source.read_text(encoding="utf-8"))
             shutil.copyfile(source, metrics / f"{notebook}.json")
+            summary[notebook] = {row: _means(columns) for row, columns in content["values"].items()}
             parts += [f"## {paper['paper']}", *published_tables(content, paper),
                       _differences(profile, notebook, paper["runs"]),
                       "\n".join(f"- {note}" for note in paper["notes"]), "### Verdict", verdict_table(content)]
@@ -43,8 +50,15 @@ def write_report(profile):
                 name = f"{notebook}-{file}"
                 shutil.copyfile(source.parent / file, figures / name)
                 parts.append(f"![{caption}](figures/{name})\n\n*{caption}*")
+    paths.write_text(home / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     paths.write_text(home / "REPORT.md", "\n\n".join(parts) + "\n")
     return home / "REPORT.md"
+
+
+def _means(columns):
+    """{column: mean} of {column: values}, over the finite values; columns that have none are left out."""
+    finite = {column: [v for v in values if math.isfinite(v)] for column, values in columns.items()}
+    return {column: statistics.fmean(values) for column, values in finite.items() if values}
 
 
 def _differences(profile, notebook, runs):

@@ -2,10 +2,10 @@
 
 import torch
 
-from ..utils.arguments import arguments, positive_integer
+from ..utils.arguments import positive_integer, validated
 
 
-def frechet_distance(a, b):
+def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """Frechet distance of the Gaussians fitted to two samples of features (Heusel et al. 2017, eq. 6), in float64: 0
     for equal ones.
 
@@ -30,7 +30,7 @@ def frechet_distance(a, b):
             + (means[0] - means[1]).square().sum()).clamp_min(0).item()
 
 
-@arguments(splits=positive_integer)
+@validated(splits=positive_integer)
 def inception_score(outputs, *, splits: int = 1):
     """exp(mean KL(p(y|x) || p(y))) of a classifier's outputs (Salimans et al. 2016), in float64: from 1, all images
     alike, to K.

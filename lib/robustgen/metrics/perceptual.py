@@ -6,6 +6,7 @@ B.10): 1 - LPIPS of a net's input gradient and the score at the same image. All 
 """
 
 import importlib.metadata
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -122,10 +123,10 @@ def cosine(a, b):
     return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).clamp(-1, 1)
 
 
-def alignment(gradient, score, distance, batch=100):
+def alignment(gradient: torch.Tensor, score: torch.Tensor, distance: Callable, batch: int = 100) -> torch.Tensor:
     """1 - distance of the normalised maps, (B, C, H, W) of any scale: (B,), 1 for equal ones, NaN where either is zero.
 
-    distance   what `lpips`, as in the off-manifold paper, or `feature_distance` returns.
+    distance   what `load_lpips`, as in the off-manifold paper, or `feature_distance` returns.
     """
     defined = gradient.flatten(1).any(1) & score.flatten(1).any(1)
     return (1 - distance(max_normalised(gradient), max_normalised(score), batch)).where(defined, torch.nan)
@@ -136,7 +137,7 @@ def _check(a, b):
         raise ValueError(f"maps must be two tensors of one shape (B, C, H, W), got {tuple(a.shape)} and "
                          f"{tuple(b.shape)}")
     if not ((a.abs() <= 1).all() and (b.abs() <= 1).all()):   # so NaN is refused too
-        raise ValueError("maps must lie in [-1, 1], without NaN; use perceptual.normalised")
+        raise ValueError("maps must lie in [-1, 1], without NaN; use perceptual.max_normalised")
 
 
 def _find(net):

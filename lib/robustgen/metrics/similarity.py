@@ -8,12 +8,12 @@ import contextlib
 
 import torch
 
-from ..utils.arguments import arguments, positive_integer
+from ..utils.arguments import positive_integer, validated
 from ..utils.validation import check_images
 from .frechet import check_samples
 
 
-@arguments(count=positive_integer, candidates=positive_integer)
+@validated(count=positive_integer, candidates=positive_integer)
 def nearest(x, real, *, count: int = 10, candidates: int = 100):
     """The real images most similar to each image, most similar first: (SSIM (B, count), index into `real` (B, count)).
 
@@ -57,7 +57,7 @@ def _enough(count, real):
                          "or compare with more")
 
 
-@arguments(count=positive_integer)
+@validated(count=positive_integer)
 def nearest_features(a, real, *, count: int = 10):
     """The real images nearest to each by Euclidean distance of features, nearest first: (distance (n, count), index
     into `real` (n, count)).
@@ -71,7 +71,7 @@ def nearest_features(a, real, *, count: int = 10):
     return tuple(distance.topk(count, 1, largest=False))
 
 
-@arguments(folds=positive_integer)
+@validated(folds=positive_integer)
 def two_sample_accuracy(a, b, *, folds: int = 5, seed=0):
     """Held-out accuracy with which logistic regression tells two samples of features apart (Lopez-Paz & Oquab 2017).
 

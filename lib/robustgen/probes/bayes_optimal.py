@@ -1,14 +1,14 @@
 """The Bayes-optimal classifier and the exact score under Gaussian noise, where the data are a finite set of images.
 
 p(y, c) is the set's images of class c, all as likely, each with noise N(0, sigma^2 I) (off-manifold paper, section
-3.2). On natural images it is what a net that learns its training set by heart tends to; on `shapes`, whose classes
+3.2). On natural images it is what a net that memorises its training set tends to; on `shapes`, whose classes
 differ in the silhouette alone, it is the truth that robust nets are compared with.
 """
 
 import torch
 from torch import nn
 
-from ..utils.arguments import arguments, positive
+from ..utils.arguments import positive, validated
 from ..utils.validation import check_images, check_labels
 
 
@@ -23,7 +23,7 @@ class Bayes(nn.Module):
     Raises ValueError for classes without images.
     """
 
-    @arguments(sigma=positive)
+    @validated(sigma=positive)
     def __init__(self, x: torch.Tensor, y: torch.Tensor, *, sigma: float):
         super().__init__()
         check_images(x)

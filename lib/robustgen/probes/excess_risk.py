@@ -64,8 +64,10 @@ def minimise(loss, x, p, start):
 
 @dataclass(frozen=True)
 class Constants:
-    """Bias b in nats and variance v of a fit: E[excess risk] = b + v / 2n + o(1/n) (eq. 4); theta is what it tends
-    to."""
+    """Bias b in nats and variance v of a fit: E[excess risk] = b + v / 2n + o(1/n) (eq. 4); theta is what it tends to.
+
+    b is a divergence, so never negative. v may be: theta of a misspecified generative fit is no minimum of the risk.
+    """
 
     b: float
     v: float
@@ -95,7 +97,7 @@ def excess(family, theta, x, p):
     """E KL(p(c | x) || p_theta(c | x)) (eq. 3), in nats, for each theta (R, m): (R,)."""
     def one(theta):
         return torch.special.xlogy(p, p).sum(1).mean() - (p * log_softmax(family(theta, x), 1)).sum(1).mean()
-    return vmap(one, chunk_size=64)(theta)
+    return vmap(one, chunk_size=64)(theta).clamp(min=0)   # a divergence is not negative; its rounding may be
 
 
 def learning_curve(family, loss, sample, sizes, repetitions, x, p, start, *, generator=None, progress=False):

@@ -14,13 +14,14 @@ What F says of a classifier is less than it seems, and can be measured here, too
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from ..core import rng
 from ..core.energy import joint_energy, marginal_energy
-from ..utils.arguments import arguments, non_negative, positive_integer
+from ..utils.arguments import non_negative, positive_integer, validated
 from ..utils.validation import check_classifier, check_eval_mode
 
 
@@ -82,9 +83,10 @@ class FisherScore:
         return math.copysign((self.sigma * slope) ** 2 / max(square * self.dimension, 1e-300), slope)
 
 
-@arguments(sigma=non_negative, draws=positive_integer, batch=positive_integer)
-def joint_fisher_score(model, x, y, *, sigma: float = 0.0, draws: int = 8, generator=None, batch: int = 100,
-                       progress: bool = False):
+@validated(sigma=non_negative, draws=positive_integer, batch=positive_integer)
+def joint_fisher_score(model: Callable, x: torch.Tensor, y: torch.Tensor, *, sigma: float = 0.0, draws: int = 8,
+                       generator: torch.Generator | int | torch.Tensor | None = None, batch: int = 100,
+                       progress: bool = False) -> FisherScore:
     """JFS, F of E(x, y) (JEAT eq. 23): a FisherScore.
 
     x, y     images (N, C, H, W) in [0, 1], labels (N,).
@@ -101,7 +103,7 @@ def joint_fisher_score(model, x, y, *, sigma: float = 0.0, draws: int = 8, gener
                   "joint Fisher score")
 
 
-@arguments(sigma=non_negative, draws=positive_integer, batch=positive_integer)
+@validated(sigma=non_negative, draws=positive_integer, batch=positive_integer)
 def marginal_fisher_score(model, x, *, sigma: float = 0.0, draws: int = 8, generator=None, batch: int = 100,
                           progress: bool = False):
     """MFS, F of E(x) (JEAT eq. 24): arguments, result and errors are those of `joint_fisher_score`."""

@@ -1,5 +1,7 @@
 """Input gradients as pictures, and how much structure they have."""
 
+from collections.abc import Callable
+
 import torch
 
 from ..core.energy import log_odds
@@ -8,7 +10,7 @@ from ..utils.validation import check_classifier
 from .spectral import participation_ratio
 
 
-def input_gradient(model, x, y):
+def input_gradient(model: Callable, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Direction of the cross-entropy's gradient at each image, (B, C, H, W), of l2 norm 1.
 
     Taken through the log-odds, along which it lies: float32 does not round that to zero where the net is sure.

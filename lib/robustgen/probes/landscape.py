@@ -1,6 +1,7 @@
 """The energy around an image, in a plane of two random directions, and what a picture of it says in numbers (JEAT
 paper, Figure 2)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from ..core import rng
 from ..core.energy import joint_energy
 from ..core.images import wide
-from ..utils.arguments import arguments, positive, positive_integer
+from ..utils.arguments import positive, positive_integer, validated
 from ..utils.validation import check_classifier, check_eval_mode
 
 
@@ -51,9 +52,10 @@ class Landscape:
         return self.rise.flatten(1).std(1)
 
 
-@arguments(radius=positive, points=positive_integer, batch=positive_integer)
-def energy_landscape(model, x, y, *, radius: float, points: int = 21, generator=None, batch: int = 500,
-                     progress: bool = False):
+@validated(radius=positive, points=positive_integer, batch=positive_integer)
+def energy_landscape(model: Callable, x: torch.Tensor, y: torch.Tensor, *, radius: float, points: int = 21,
+                     generator: torch.Generator | int | torch.Tensor | None = None, batch: int = 500,
+                     progress: bool = False) -> Landscape:
     """E(x, y) around each image in a plane of two random directions a and b, orthogonal and of length 1: a Landscape.
 
     x, y     images (N, C, H, W) in [0, 1], labels (N,).

@@ -6,18 +6,19 @@ dimensions its last directions are zero. It comes from a decoder (`tangent_basis
 """
 
 import warnings
+from collections.abc import Callable
 
 import torch
 
 from ..core import rng
 from ..core.images import psnr
-from ..utils.arguments import arguments, fraction, list_of, positive, positive_integer
+from ..utils.arguments import fraction, list_of, positive, positive_integer, validated
 from ..utils.validation import check_classifier, check_eval_mode, check_images
 
 
 @torch.no_grad()
-@arguments(rtol=fraction, batch=positive_integer)
-def tangent_basis(decoder, z, *, rtol: float = 1e-3, batch: int = 16):
+@validated(rtol=fraction, batch=positive_integer)
+def tangent_basis(decoder: Callable, z: torch.Tensor, *, rtol: float = 1e-3, batch: int = 16) -> torch.Tensor:
     """Basis of the tangent space of a decoder's images at latents z (B, k): (B, k, C, H, W).
 
     The Jacobian's k columns come by forward mode, all in one pass beside the images themselves; reverse mode would take
@@ -31,7 +32,7 @@ def tangent_basis(decoder, z, *, rtol: float = 1e-3, batch: int = 16):
 
 
 @torch.no_grad()
-@arguments(rtol=fraction)
+@validated(rtol=fraction)
 def orthonormal(tangents, *, rtol: float = 1e-3):
     """Orthonormal basis of the span of tangents (B, k, C, H, W), largest directions first: the same shape.
 
@@ -59,7 +60,7 @@ def orthonormal(tangents, *, rtol: float = 1e-3):
 
 
 @torch.no_grad()
-@arguments(lowest=positive)
+@validated(lowest=positive)
 def encoded_basis(autoencoder, x, *, lowest: float = 15.0, **settings):
     """Tangent spaces at an autoencoder's latents of images x (B, C, H, W), and how well it reaches them: a basis, and
     PSNR in dB (B,).
@@ -100,7 +101,7 @@ def principal_angles(a, b):
 
 
 @torch.no_grad()
-@arguments(draws=positive_integer)
+@validated(draws=positive_integer)
 def directions(basis, *, draws: int = 1, generator=None):
     """Random unit directions on and off the manifold, both (B, draws, C, H, W): the two parts of one Gaussian draw,
     each of l2 norm 1."""
@@ -113,7 +114,7 @@ def directions(basis, *, draws: int = 1, generator=None):
 
 
 @torch.no_grad()
-@arguments(radii=list_of(positive), draws=positive_integer, batch=positive_integer)
+@validated(radii=list_of(positive), draws=positive_integer, batch=positive_integer)
 def sensitivity(model, x, basis, *, radii: list, draws: int = 1, generator=None, batch: int = 500,
                 progress: bool = False):
     """How far a perturbation on and off the manifold moves the class probabilities (Figures 3 and 9): two (B,
@@ -142,7 +143,7 @@ def sensitivity(model, x, basis, *, radii: list, draws: int = 1, generator=None,
 
 
 @torch.no_grad()
-@arguments(sigma=positive, draws=positive_integer, batch=positive_integer)
+@validated(sigma=positive, draws=positive_integer, batch=positive_integer)
 def masked_sensitivity(model, x, mask, *, sigma: float, draws: int = 8, generator=None, batch: int = 500):
     """Mean of ||f(x + sigma m e) - f(x)||_2 over draws of e ~ N(0, I), f after its softmax, m a mask that broadcasts
     with x: (B,) (section 4.3).
@@ -168,7 +169,7 @@ def masked_sensitivity(model, x, mask, *, sigma: float, draws: int = 8, generato
 
 
 @torch.no_grad()
-@arguments(sigma=positive, draws=positive_integer, batch=positive_integer)
+@validated(sigma=positive, draws=positive_integer, batch=positive_integer)
 def rho_off(f, x, basis, *, sigma: float, draws: int = 256, generator=None, batch: int = 500):
     """Relative off-manifold robustness rho_1 (Definition 1): E (f(x + u_off) - f(x))^2 / E (f(x + u) - f(x))^2, (B,).
 

@@ -6,13 +6,15 @@ A joint model is a GradResNet; `denoise` and `score` without a class take any ne
 also a conditional net: `denoise(y, sigma, c)` and its number of `classes` (edm).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.nn.functional import log_softmax
 
 from ..core import rng
 from ..core.energy import log_odds
 from ..core.images import psnr
-from ..utils.arguments import arguments, positive, positive_integer
+from ..utils.arguments import positive, positive_integer, validated
 from ..utils.validation import check_images, check_labels
 from . import jacobian
 
@@ -36,7 +38,8 @@ def log_density_unchecked(model, y, c=None):
     return value if c is None else value + log_softmax(model.classify(features), 1).gather(1, c[:, None])[:, 0]
 
 
-def denoise(model, y, sigma, c=None):
+def denoise(model: Callable, y: torch.Tensor, sigma: float | torch.Tensor,
+            c: torch.Tensor | None = None) -> torch.Tensor:
     """The denoiser D_u(y), or with classes c (B,) D_c(y, c), D = y + sigma^2 grad log p (eq. 7): (B, C, H, W).
 
     It can be differentiated with respect to y.
@@ -64,7 +67,7 @@ def denoise_unchecked(model, y, sigma, c=None):
     return y + (sigma / 255).view(-1, 1, 1, 1) ** 2 * score
 
 
-def score(model, y, sigma, c=None):
+def score(model: Callable, y: torch.Tensor, sigma: float | torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
     """grad log p(y), or grad log p(y | c): (D(y) - y) / sigma^2 (eq. 6), (B, C, H, W). Arguments and errors are those
     of `denoise`.
 
@@ -73,7 +76,7 @@ def score(model, y, sigma, c=None):
     return (denoise(model, y, sigma, c) - y) / (check_noise_levels(model, y, sigma) / 255).view(-1, 1, 1, 1) ** 2
 
 
-@arguments(sigma=positive, draws=positive_integer)
+@validated(sigma=positive, draws=positive_integer)
 def smoothed_score(model, x, sigma: float, c=None, *, draws: int = 16, generator=None):
     """The score at noise level sigma of images without noise, for a net that is not told sigma: mean of (D(x + sigma e)
     - x) / sigma^2 over draws of e.
@@ -103,7 +106,7 @@ def implied_sigma(score):
     return 255 * score[0].numel() ** 0.5 / score.flatten(1).norm(dim=1).clamp_min(1e-12)
 
 
-@arguments(sigma=positive, batch=positive_integer)
+@validated(sigma=positive, batch=positive_integer)
 def denoising_psnr(model, x, *, sigma: float, c=None, generator=None, batch: int = 100, progress: bool = False):
     """PSNR of D(x + sigma e) for each image of x (N, C, H, W), in dB: (N,). An image's noise does not depend on
     `batch`.
@@ -130,7 +133,7 @@ def log_odds_score(model, y, c):
     return torch.func.grad(lambda y: -log_odds(model(y), c).sum())(y)
 
 
-@arguments(sigma=positive)
+@validated(sigma=positive)
 def noisy_images(x, *, sigma: float, generator=None):
     """Noisy images y = x + sigma e, e ~ N(0, I) (eq. 5). Nothing is clamped."""
     check_images(x)
@@ -150,7 +153,7 @@ def denoiser_matvec(model, y, sigma, v, *, transposed=False):
     return torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(v))[1](v)[0]
 
 
-@arguments(largest=positive_integer, smallest=positive_integer, steps=positive_integer)
+@validated(largest=positive_integer, smallest=positive_integer, steps=positive_integer)
 def denoiser_eigenvectors(model, y, sigma, *, largest: int = 3, smallest: int = 2, steps: int = 150,
                           generator=None, progress: bool = False):
     """Directions that a gradient denoiser amplifies most and least: those of its symmetric Jacobian J(y), without a

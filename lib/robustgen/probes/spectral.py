@@ -6,6 +6,7 @@ passes give them exactly; subspace iteration and Lanczos need products J'Jv only
 outputs. Everything is per image: an image's spectrum does not depend on its batch.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from ..core import rng
 from ..core.images import norm
 from ..models.layers import features, require_gradient
-from ..utils.arguments import arguments, positive, positive_integer
+from ..utils.arguments import positive, positive_integer, validated
 from ..utils.validation import check_classifier, check_eval_mode, check_images
 from .jacobian import BLOCK, gram_matvec, krylov, unchecked_jacobian
 
@@ -39,8 +40,10 @@ def linearisation(model, x, *, layer=None, radii, generator=None):
     return torch.stack(found, 1)
 
 
-def spectrum(model, x, k=None, *, method: Literal["exact", "subspace", "lanczos"] = "exact",
-             iterations=None, tolerance=1e-5, generator=None):
+def spectrum(model: Callable, x: torch.Tensor, k: int | None = None, *,
+             method: Literal["exact", "subspace", "lanczos"] = "exact",
+             iterations: int | None = None, tolerance: float = 1e-5,
+             generator: torch.Generator | int | torch.Tensor | None = None) -> torch.Tensor:
     """Leading eigenvalues of J'J at each image, largest first: (B, k) in float64.
 
     method      "exact": K backward passes, then the K x K problem; k=None gives all K.
@@ -100,8 +103,9 @@ def noise_response(model, x, n_draws, sigma, generator=None):
     return noise, torch.cat([gram_matvec(model, *part) for part in parts]).view_as(noise)
 
 
-@arguments(n_draws=positive_integer, sigma=positive)
-def energy_ratio(model, x, *, n_draws: int = 128, sigma: float = 0.25, generator=None):
+@validated(n_draws=positive_integer, sigma=positive)
+def energy_ratio(model: Callable, x: torch.Tensor, *, n_draws: int = 128, sigma: float = 0.25,
+                 generator: torch.Generator | int | torch.Tensor | None = None) -> torch.Tensor:
     """Mean over noise draws of ||J'J e|| / ||e||, e ~ N(0, sigma^2 I), at each image: (B,) (appendix C).
 
     The operator is linear, so sigma cancels; it is here because the paper names it.

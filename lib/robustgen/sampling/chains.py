@@ -1,5 +1,6 @@
 """Class-conditional images by Langevin dynamics on a classifier's energies (JEAT eqs. 16, 17)."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Literal
 
@@ -9,7 +10,7 @@ from torch.nn.functional import softplus
 from ..core import dynamics, rng
 from ..core.energy import joint_energy, log_odds
 from ..models.inference import evaluating
-from ..utils.arguments import arguments, non_negative, positive, positive_integer
+from ..utils.arguments import non_negative, positive, positive_integer, validated
 from ..utils.validation import check_classifier, check_eval_mode
 from .drift import DIFFUSION
 
@@ -20,19 +21,21 @@ from .drift import DIFFUSION
 ENERGIES = {"joint": joint_energy, "cross-entropy": lambda logits, y: softplus(log_odds(logits, y))}
 
 
-@arguments(steps=positive_integer, step_size=positive, noise=non_negative, batch=positive_integer)
-def langevin(model, x0, y, *, energy: Literal["joint", "cross-entropy"] = "joint", steps: int, step_size: float,
-             noise: float, batch: int = 100, generator=None, progress: bool = False):
+@validated(steps=positive_integer, step_size=positive, noise=non_negative, batch=positive_integer)
+def langevin(model: Callable, x0: torch.Tensor, y: torch.Tensor, *, energy: Literal["joint", "cross-entropy"] = "joint",
+             steps: int, step_size: float, noise: float, batch: int = 100,
+             generator: torch.Generator | int | torch.Tensor | None = None,
+             progress: bool = False) -> torch.Tensor:
     """Images of the classes y by Langevin dynamics on E(x, y) (JEAT eqs. 10 and 17), or on the cross-entropy E(x, y) -
     E(x) (eq. 16).
 
-    x0       (B, C, H, W) in [0, 1], where the chains begin, such as langevin.class_gaussian(images)(seeds, y).
+    x0       (B, C, H, W) in [0, 1], where the chains begin, such as dynamics.class_gaussian_start(images)(seeds, y).
     y        (B,) classes.
     step_size, noise   as in dynamics.sgld: eta / 2 and sqrt(eta) in the paper's equations; JEM sets them apart.
     batch    chains moved at once; changes no result. Few fit into the processor's cache, and are faster than all.
     generator   a torch.Generator, an int, or one seed a chain; the beginnings may have been drawn with the same.
 
-    Returns where the chains end, not kept in [0, 1]. The weights are at rest meanwhile. Raises ValueError for images,
+    Returns where the chains end, not kept in [0, 1]. The weights are frozen meanwhile. Raises ValueError for images,
     labels or models that do not fit, and for chains that are not finite.
     """
     from tqdm import tqdm

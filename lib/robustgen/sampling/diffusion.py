@@ -10,10 +10,10 @@ import torch
 
 from ..core import ascent, rng
 from ..probes import scores
-from ..utils.arguments import arguments, fraction, positive, positive_integer
+from ..utils.arguments import fraction, positive, positive_integer, validated
 
 
-@arguments(highest=positive, lowest=positive, count=positive_integer)
+@validated(highest=positive, lowest=positive, count=positive_integer)
 def noise_levels(highest: float, lowest: float, count: int):
     """Noise levels (count,) from the highest to the lowest, in equal ratios, in 0-255 units."""
     if lowest > highest:
@@ -21,7 +21,7 @@ def noise_levels(highest: float, lowest: float, count: int):
     return torch.logspace(0, 1, count, base=lowest / highest, dtype=torch.float64) * highest
 
 
-@arguments(step=fraction, beta=fraction, lowest=positive, steps=positive_integer)
+@validated(step=fraction, beta=fraction, lowest=positive, steps=positive_integer)
 def blind(model, y, *, step: float, beta: float, lowest: float, steps: int, c=None, generator=None,
           progress: bool = False):
     """Stochastic ascent by the noise level that the score itself implies (Kadkhodaie & Simoncelli 2021, Algorithm 1):
@@ -78,7 +78,7 @@ def ancestral(model, y, sigmas, *, c=None, generator=None, progress=False):
         return _denoise(model, y, sigmas[-1], c)
 
 
-@arguments(steps=positive_integer, step_size=positive)
+@validated(steps=positive_integer, step_size=positive)
 def annealed_langevin(model, y, sigmas, *, steps: int, step_size: float, c=None, generator=None,
                       progress: bool = False):
     """Langevin dynamics at one noise level after the other (Song & Ermon 2019, Algorithm 1), then D(y): (B, C, H, W).

@@ -1,12 +1,12 @@
 """Generation from classifiers: Prior-Guided Drift Diffusion (PGDD), its smoothed form for standard nets, an adaptive
-one; Langevin chains of a class.
+one.
 
 Sources: Implicit denoiser structure in robust classifiers explains generative capabilities, sections 3, 5 and C.1: an
-image drifts away, in the features of a layer, from a noisy version of where it began. JEAT, section 3.1: an image
-descends the energy of a class.
+image drifts away, in the features of a layer, from a noisy version of where it began.
 """
 
 import itertools
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -14,10 +14,10 @@ import torch
 from ..core import ascent, rng
 from ..core.images import norm, wide
 from ..models.layers import features, require_gradient
-from ..utils.arguments import arguments, fraction, non_negative, positive, positive_integer
+from ..utils.arguments import fraction, non_negative, positive, positive_integer, validated
 from ..utils.validation import check_classifier, check_eval_mode
 from . import spectrum_edits
-from .trajectories import Trace, join_trajectories
+from .trajectories import Trace, Trajectories, join_trajectories
 
 DRIFT, DIFFUSION, SMOOTHING = range(3)   # what an image's seed is folded with
 
@@ -92,15 +92,16 @@ def _squared(h):
     return h.flatten(1).square().sum(1)
 
 
-@arguments(drift_noise=positive, diffusion_noise=non_negative, eps=positive, step_size=positive, steps=positive_integer,
+@validated(drift_noise=positive, diffusion_noise=non_negative, eps=positive, step_size=positive, steps=positive_integer,
            smoothing_sigma=non_negative, smoothing_draws=positive_integer, batch=positive_integer)
-def pgdd(model, x0, *, layer: str | None = None, drift_noise: float, diffusion_noise: float, eps: float,
-         step_size: float, steps: int, smoothing_sigma: float = 0.0, smoothing_draws: int = 1,
+def pgdd(model: Callable, x0: torch.Tensor, *, layer: str | None = None, drift_noise: float, diffusion_noise: float,
+         eps: float, step_size: float, steps: int, smoothing_sigma: float = 0.0, smoothing_draws: int = 1,
          smoothing: Literal["gradients", "features"] = "gradients",
-         edit=None, record=(), callback=None, batch: int = 50, generator=None, progress: bool = False):
+         edit: Callable | None = None, record: Iterable = (), callback: Callable | None = None, batch: int = 50,
+         generator: torch.Generator | int | torch.Tensor | None = None, progress: bool = False) -> Trajectories:
     """Prior-Guided Drift Diffusion (Algorithm 1): climb ||r(x) - r(x0 + e)||^2, e ~ N(0, drift_noise^2 I) drawn once.
 
-    x0               (B, C, H, W) images in [0, 1] to begin at, such as `gaussian` or `perlin` noise.
+    x0               (B, C, H, W) images in [0, 1] to begin at, such as `gaussian_start` or `perlin_start`.
     layer            r: the name of an inner module, or None for the logits.
     drift_noise, diffusion_noise   standard deviations, in units of [0, 1]: of e, and of the noise added in each step.
     eps              max norm of x - x0; 1 or more binds nothing. Images are clamped to [0, 1], which Algorithm 1, whose
@@ -110,7 +111,7 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: float, diffusion_n
                      x, with noise of that standard deviation, are averaged. The reference stays; the paper's formula
                      leaves open whether x or the reference is perturbed, and smoothing x is what SmoothGrad does, to
                      which it refers. smoothing="features" averages the copies' features before the distance is taken.
-    edit             an edit of the Gram operator's spectrum, see `gram`.
+    edit             an edit of the Gram operator's spectrum, see `spectrum_edits`.
     record           iterations whose images are kept, 0 for x0.
     callback         called as callback(t, x) after step t of each batch, from 0; a true answer ends that batch.
     batch            images of one forward pass, smoothing draws included; changes no result.
@@ -154,7 +155,7 @@ def pgdd(model, x0, *, layer: str | None = None, drift_noise: float, diffusion_n
     return in_batches(run, x0, generator, max(1, batch // smoothing_draws), steps, record, progress)
 
 
-@arguments(steps=positive_integer, drift_noise=positive, diffusion_noise=non_negative, step_size=positive,
+@validated(steps=positive_integer, drift_noise=positive, diffusion_noise=non_negative, step_size=positive,
            largest_step=positive, gain=positive, grow=positive, shrink=fraction, tolerance=positive,
            patience=positive_integer, eps=positive, batch=positive_integer)
 def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: int = 200, drift_noise: float = 0.2,

@@ -9,7 +9,7 @@ a weight too.
 import torch
 
 from ..probes.jacobian import jacobian_rows
-from ..utils.arguments import arguments, non_negative, positive_integer
+from ..utils.arguments import non_negative, positive_integer, validated
 
 
 def edited_gradient(h, x, noisy, reference, edit):
@@ -45,20 +45,20 @@ def edited_gradient(h, x, noisy, reference, edit):
 
 # Edits of the spectrum. Steps have a fixed length, so its scale is of no account.
 
-@arguments(k=positive_integer)
+@validated(k=positive_integer)
 def truncated(k: int):
     """Only the k largest eigenvalues."""
     return lambda eigenvalues: (torch.cat([eigenvalues[:, :k], torch.zeros_like(eigenvalues[:, k:])], 1), 0)
 
 
-@arguments(p=non_negative)
+@validated(p=non_negative)
 def powered(p: float):
     """Every eigenvalue to the power p: 1 changes nothing, 0 is flat, above 1 is steeper."""
     # 0 ** 0 would be 1 only here and there
     return lambda eigenvalues: (eigenvalues.clamp_min(1e-10 * eigenvalues[:, :1]) ** p, 0)
 
 
-@arguments(share=non_negative)
+@validated(share=non_negative)
 def floored(share: float):
     """`share` of the largest eigenvalue for all directions of pixel space: the tail that low rank takes away,
     restored."""

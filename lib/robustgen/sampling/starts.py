@@ -3,17 +3,17 @@
 import torch
 
 from ..core import rng
-from ..utils.arguments import arguments, non_negative, positive, positive_integer
+from ..utils.arguments import non_negative, positive, positive_integer, validated
 
 # Where trajectories begin
 
-@arguments(n=positive_integer, mean=non_negative, sigma=positive)
+@validated(n=positive_integer, mean=non_negative, sigma=positive)
 def gaussian_start(n: int, shape, *, mean: float = 0.5, sigma: float = 0.1, generator=None):
     """Images of independent Gaussian pixels, clamped to [0, 1]: (n, *shape)."""
     return (mean + sigma * rng.normal(rng.seeds(generator, n), tuple(shape))).clamp(0, 1)
 
 
-@arguments(n=positive_integer, cells=positive_integer, octaves=positive_integer, amplitude=positive)
+@validated(n=positive_integer, cells=positive_integer, octaves=positive_integer, amplitude=positive)
 def perlin_start(n: int, shape, *, cells: int = 4, octaves: int = 3, amplitude: float = 0.1, generator=None):
     """Perlin noise (Perlin 2002) around 0.5, at most `amplitude` away from it: (n, *shape), each channel for itself.
 

@@ -106,7 +106,7 @@ def load_hub(name, device="cpu"):
 def filled(name, model, tensors):
     """A Model's net with the weights of its file, in eval mode and single precision, without gradients of its weights.
 
-    tensors   takes what the file holds to a state dict. Errors are those of `load`.
+    tensors   takes what the file holds to a state dict. Errors are those of `load_hub`.
     """
     file = _find(model)
     with torch.device("meta"):   # neither time nor random numbers for weights that are replaced

@@ -1,4 +1,4 @@
-"""Trained nets by name: `load("mnist-robust", "laptop", seed=1)`; `list()` tells which there are.
+"""Trained nets by name: `load_net("mnist-robust", "laptop", seed=1)`; `net_table()` tells which there are.
 
     robustgen zoo --profile laptop
 """
@@ -6,6 +6,7 @@
 import json
 
 import torch
+from torch import nn
 
 from ..models.builders import build_model
 from ..models.checkpoints import load_weights
@@ -16,14 +17,15 @@ from ..utils.arguments import known
 from ..utils.profiles import chosen_profile
 
 
-def load_net(run, profile, *, epoch=None, device="cpu", folded=False, **member):
+def load_net(run: str, profile: str, *, epoch: int | None = None, device: str | torch.device = "cpu",
+             folded: bool = False, **member: object) -> nn.Module:
     """A trained net in eval mode.
 
     run, profile   a section of params/<profile>/train.yaml.
     member         which net of the family, by the settings they differ in, such as seed=1 or eps=0.5;
                    of several that fit, the first.
     epoch          the snapshot after that epoch, for runs that keep snapshots; None is the final net.
-    folded         batch norms as part of the convolutions (`folding`): the same function, faster, other parameters.
+    folded         batch norms as part of the convolutions (`fold_batch_norms`): the same function, faster.
 
     Raises FileNotFoundError that names the command which makes a missing checkpoint, ValueError for a
     broken one or one of another architecture.
@@ -38,7 +40,7 @@ def training_record(run, profile, **member):
     """What training left of a net beside its weights: a dict of "history", "retries", "settings", "environment",
     "seconds", "images_per_second".
 
-    Arguments and errors are those of `load`.
+    Arguments and errors are those of `load_net`.
     """
     name, _ = _member(run, profile, member)
     return json.loads(_file(run, profile, f"{name}.json")[0].read_text())

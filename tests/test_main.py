@@ -1,0 +1,87 @@
+"""The command line: what it does is tested where it is done, here is how it answers."""
+
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+from robustgen.__main__ import main
+from robustgen.utils import paths
+
+COMMANDS = ["data", "train", "report", "zoo", "profile", "pack"]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["train", "mnist-robust", "--profile", "labtop"], "profile 'labtop' does not exist; did you mean 'laptop'?"),
+    (["train", "mnist-rubust", "--profile", "test"], "run 'mnist-rubust' does not exist; did you mean 'mnist-robust'?"),
+    (["report", "tset"], "profile 'tset' does not exist; did you mean 'test'?"),
+    (["report", "paper"], "make it with: make repro PROFILE=paper"),
+    (["profile", "gpuu"], "profile 'gpuu' does not exist; did you mean 'gpu'?"),
+    (["data", "minst"], "dataset 'minst' does not exist; did you mean 'mnist'?"),
+    (["zoo", "--profile", "tets"], "profile 'tets' does not exist; did you mean 'test'?"),
+    (["tarin"], "command 'tarin' does not exist; did you mean 'train'?"),
+])
+def test_commands_end_in_one_sentence(capsys, arguments, message):
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ([], "a command is missing: data, train, report, zoo, profile, pack; see: robustgen --help"),
+    (["train", "--profile"], "robustgen train: argument --profile: expected one argument; see: robustgen train --help"),
+    (["train", "--precision", "fp8"], "invalid choice: 'fp8'"),
+    (["pack", "folder", "--side", "0"], "'0' should be a whole number, at least 1"),
+])
+def test_a_wrong_call_is_one_sentence_that_names_the_help(capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_helps(capsys, command):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: robustgen {command} ") and len(text.splitlines()) > 5
+
+
+def test_the_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"\n    {command} " in text for command in COMMANDS)
+
+
+def test_outside_a_clone_a_command_says_what_it_needs(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
+    assert main(["zoo"]) == 1
+    error = capsys.readouterr().err
+    assert "need a clone of the repository" in error and "make env" in error and len(error.splitlines()) == 1
+
+
+def test_without_a_name_the_runs_and_the_profile_are_printed(capsys):
+    assert main(["train", "--profile", "test"]) is None
+    assert {"mnist-standard", "cifar10-jeat"} <= set(capsys.readouterr().out.split())
+    assert main(["profile"]) is None
+    assert capsys.readouterr().out.split() == ["laptop"]
+
+
+@pytest.mark.parametrize("command", [["robustgen"], [sys.executable, "-m", "robustgen"]])
+def test_a_closed_pipe_is_no_error(command):
+    done = subprocess.run(f"{' '.join(command)} train --profile laptop | head -1", shell=True, cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.stdout == "mnist-standard\n" and done.stderr == ""
+
+
+def test_a_pipe_that_closes_at_once_is_no_error():
+    """Nobody reads: the first write fails."""
+    done = subprocess.run([sys.executable, "-c", "import os, sys; from robustgen.__main__ import main; "
+                                                 "read, write = os.pipe(); os.close(read); os.dup2(write, 1); "
+                                                 "sys.exit(main(['train', '--profile', 'laptop']))"],
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == ""
