@@ -134,3 +134,9 @@ def test_the_targeted_attack_is_torchattacks(net, digits, norm):
         towards = net(x[i]).argsort(1)[:, -target]
         ours = climb(net, x[i], y[i], partial(targeted_dlr, target=towards), norm=norm, seeds=seeds[i], **settings)
         assert torch.allclose(best, ours.best, atol=1e-5) and torch.equal(right, ~ours.fooled)
+
+
+def test_apgd_works_where_the_caller_takes_no_gradients(net, digits):
+    reached = apgd(net, *digits, eps=0.1, steps=5, generator=0)
+    with torch.no_grad():
+        assert torch.equal(apgd(net, *digits, eps=0.1, steps=5, generator=0), reached)

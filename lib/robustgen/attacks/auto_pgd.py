@@ -74,8 +74,9 @@ class Climb:
     def visit(self, t, x):
         """Note loss and gradient at `x`. Called after each step."""
         x = x.detach().requires_grad_()
-        logits = self.model(x)
-        loss = self.loss(logits, self.y)
+        with torch.enable_grad():
+            logits = self.model(x)
+            loss = self.loss(logits, self.y)
         self.gradient, = torch.autograd.grad(loss.sum(), x)
         self.x, loss = x.detach(), loss.detach()
         self.losses.append(loss)
