@@ -53,5 +53,5 @@ store: env ## Put the checkpoints of the chosen profile into store/, from which 
 
 lock: env ## Renew requirements.txt from pyproject.toml: make lock [ARGS=--upgrade]
 	sed -i 's/^torch==[0-9.]*$$/&+cpu/' requirements.txt   # as it stands, the pin would bring in the CUDA build's twenty packages
-	uv pip compile pyproject.toml --all-extras --no-header --no-annotate --no-emit-find-links --no-emit-index-url --quiet $(ARGS) -o requirements.txt
+	uv pip compile pyproject.toml --python-version 3.11 --all-extras --no-header --no-annotate --no-emit-find-links --no-emit-index-url --quiet $(ARGS) -o requirements.txt
 	sed -i 's/+cpu//' requirements.txt

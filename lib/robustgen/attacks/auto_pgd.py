@@ -77,7 +77,7 @@ class Climb:
         with torch.enable_grad():
             logits = self.model(x)
             loss = self.loss(logits, self.y)
-        self.gradient, = torch.autograd.grad(loss.sum(), x)
+            self.gradient, = torch.autograd.grad(loss.sum(), x)
         self.x, loss = x.detach(), loss.detach()
         self.losses.append(loss)
         wrong, better = logits.argmax(1) != self.y, loss > self.best_loss
