@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from .utils import paths
+from .utils import paths, profiles
 from .utils.arguments import known
 
 
@@ -24,6 +24,7 @@ def positive(text):
 
 
 def data(args):
+    """Fetch MNIST and CIFAR-10 into data/ and check them."""
     from .utils import mirrors
 
     if not args.check:
@@ -33,19 +34,11 @@ def data(args):
     paths.write_text(args.check, json.dumps(sums, indent=1) + "\n")
 
 
-def pack(args):
-    from .data import imagenet
-    from .utils import download
-
-    for split in imagenet.SPLITS:
-        imagenet.pack_imagenet(args.folder, download.folders()[0], split, args.side or imagenet.SIDE)
-
-
 def train(args):
+    """Train the nets of a run; a killed training goes on where it was."""
     from .training import family, runs
-    from .utils.profiles import chosen_profile
 
-    profile = args.profile or chosen_profile()
+    profile = args.profile or profiles.chosen_profile()
     if args.run is None:
         print("\n".join(runs.run_names(profile)))
     else:
@@ -54,61 +47,66 @@ def train(args):
 
 
 def report(args):
+    """Write results/<profile>/REPORT.md: published beside reproduced."""
     from .experiments.report import write_report
-    from .utils.profiles import chosen_profile
 
-    print(write_report(args.profile or chosen_profile()).relative_to(paths.ROOT))
+    print(write_report(args.profile or profiles.chosen_profile()).relative_to(paths.ROOT))
 
 
 def zoo(args):
+    """List the nets of a profile: what they are, whether they are trained, how well."""
     from .zoo.trained import print_nets
 
     print_nets(args.profile)
 
 
 def profile(args):
-    from .utils.profiles import chosen_profiles, select_profile
+    """Show or choose the profile that `dvc repro` runs, the switch in params.yaml."""
+    print(profiles.select_profile(args.name) if args.name else " ".join(profiles.chosen_profiles()))
 
-    print(select_profile(args.name) if args.name else " ".join(chosen_profiles()))
+
+def pack(args):
+    """Pack ImageNet's files into one array of squares a split, for profile paper."""
+    from .data import imagenet
+    from .utils import download
+
+    for split in imagenet.SPLITS:
+        imagenet.pack_imagenet(args.folder, download.folders()[0], split, args.side or imagenet.SIDE)
+
+
+COMMANDS = {function.__name__: function for function in (data, train, report, zoo, profile, pack)}
 
 
 def parser():
-    """The parser of all commands. Names of datasets and profiles in its help are those of this clone."""
+    """The parser of all commands. The names of datasets and profiles in its help are those of this clone."""
     from .utils.mirrors import CHECKSUMS
-    from .utils.profiles import profile_names
 
-    profiles = f"one of: {', '.join(profile_names())}"
     whole = Parser(prog="robustgen", description="Why can a robust classifier generate? `make repro` runs everything; "
                                                  "these are its parts.")
-    commands = whole.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+    subs = {name: commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+            for name, function in COMMANDS.items()}
+    for name, function in COMMANDS.items():
+        subs[name].set_defaults(function=function)
 
-    def command(function, description, **arguments):
-        sub = commands.add_parser(function.__name__, help=description, description=description)
-        for name, settings in arguments.items():
-            flags = [name] if settings.pop("positional", False) else [f"--{name}"]
-            sub.add_argument(*flags, **settings)
-        sub.set_defaults(function=function)
-
-    command(data, "Fetch MNIST and CIFAR-10 into data/ and check them.",
-            names=dict(positional=True, nargs="*", default=list(CHECKSUMS), metavar="NAME",
-                       help=f"of: {', '.join(CHECKSUMS)} (default: all)"),
-            check=dict(metavar="FILE", help="fetch nothing: check what is there and write its MD5 sums to FILE"))
-    command(train, "Train the nets of a run; a killed training goes on where it was.",
-            run=dict(positional=True, nargs="?", metavar="RUN",
-                     help="a section of params/<profile>/train.yaml; without it, their names are printed, a line each"),
-            profile=dict(help=f"{profiles} (default: the chosen one)"),
-            precision=dict(choices=("32-true", "bf16-mixed"), help="of the arithmetic, in place of the run's own"),
-            strategy=dict(choices=("ddp", "fsdp"), default="ddp", help="for several processes (default: ddp)"))
-    command(report, "Write results/<profile>/REPORT.md: published beside reproduced.",
-            profile=dict(positional=True, nargs="?", metavar="PROFILE", help=f"{profiles} (default: the chosen one)"))
-    command(zoo, "List the nets of a profile: what they are, whether they are trained, how well.",
-            profile=dict(help=f"{profiles} (default: the chosen one)"))
-    command(profile, "Show or choose the profile that `dvc repro` runs, the switch in params.yaml.",
-            name=dict(positional=True, nargs="?", metavar="PROFILE",
-                      help=f"{profiles}; without it, the chosen one is printed"))
-    command(pack, "Pack ImageNet's files into one array of squares a split, for profile paper.",
-            folder=dict(positional=True, metavar="FOLDER", help="that has train/ and val/ with a folder a class"),
-            side=dict(type=positive, help="pixels of a square's side (default: 256; ImageNet-64 has 64)"))
+    names = f"one of: {', '.join(profiles.profile_names())} (default: the chosen one)"
+    for name in ("train", "zoo"):
+        subs[name].add_argument("--profile", help=names)
+    subs["report"].add_argument("profile", nargs="?", metavar="PROFILE", help=names)
+    subs["profile"].add_argument("name", nargs="?", metavar="PROFILE", help=names)
+    subs["data"].add_argument("names", nargs="*", default=list(CHECKSUMS), metavar="NAME",
+                              help=f"of: {', '.join(CHECKSUMS)} (default: all)")
+    subs["data"].add_argument("--check", metavar="FILE",
+                              help="fetch nothing: check what is there and write its MD5 sums to FILE")
+    subs["train"].add_argument("run", nargs="?", metavar="RUN",
+                               help="a section of train.yaml; without it, their names are printed, a line each")
+    subs["train"].add_argument("--precision", choices=("32-true", "bf16-mixed"),
+                               help="of the arithmetic, in place of the run's own")
+    subs["train"].add_argument("--strategy", choices=("ddp", "fsdp"), default="ddp",
+                               help="for several processes (default: ddp)")
+    subs["pack"].add_argument("folder", metavar="FOLDER", help="that has train/ and val/ with a folder a class")
+    subs["pack"].add_argument("--side", type=positive,
+                              help="pixels of a square's side (default: 256; ImageNet-64 has 64)")
     return whole
 
 
@@ -120,9 +118,9 @@ def main(arguments=None):
                           f"{paths.ROOT} is none. Clone it, and run `make env` there.")
         whole = parser()
         if not arguments:
-            whole.error("a command is missing: " + ", ".join(whole._subparsers._group_actions[0].choices))
+            whole.error(f"a command is missing: {', '.join(COMMANDS)}")
         if not arguments[0].startswith("-"):
-            known("command", arguments[0], whole._subparsers._group_actions[0].choices)
+            known("command", arguments[0], COMMANDS)
         args = whole.parse_args(arguments)
         args.function(args)
         sys.stdout.flush()
