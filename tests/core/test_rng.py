@@ -15,11 +15,13 @@ def test_draws_follow_their_law_and_are_independent(draw, law):
     assert abs(torch.corrcoef(torch.stack([x.flatten(), other.flatten()]))[0, 1]) < 0.01
 
 
-def test_an_image_meets_the_same_noise_in_any_batch():
-    whole = rng.normal(rng.seeds(torch.Generator().manual_seed(3), 10), (1, 5, 5))
+@pytest.mark.parametrize("draw", [rng.normal, rng.uniform])
+def test_an_image_meets_the_same_noise_in_any_batch(draw):
+    whole = draw(rng.seeds(torch.Generator().manual_seed(3), 10), (1, 5, 5))
     generator = torch.Generator().manual_seed(3)
-    parts = [rng.normal(rng.seeds(generator, n), (1, 5, 5)) for n in (3, 7)]
-    assert torch.equal(whole, torch.cat(parts))
+    parts = torch.cat([draw(rng.seeds(generator, n), (1, 5, 5)) for n in (3, 7)])
+    # the last bit of a float32 logarithm or sine may depend on its place in a vector register
+    assert torch.allclose(whole, parts, rtol=0, atol=2e-6) and (draw is rng.normal or torch.equal(whole, parts))
 
 
 def test_fold_matches_splitmix64_in_plain_integers():

@@ -147,15 +147,16 @@ def test_a_relu_nets_jacobian_follows_from_its_scores_scale(y):
 def test_noise_has_the_stated_level():
     y = scores.noisy_images(torch.full((50, 3, 16, 16), 0.5), sigma=25.0, generator=0)
     assert (y - 0.5).std().item() == pytest.approx(25 / 255, rel=0.02)
-    assert torch.equal(y[10:], scores.noisy_images(torch.full((40, 3, 16, 16), 0.5), sigma=25.0,
-                                                   generator=rng.seeds(0, 50)[10:]))
+    part = scores.noisy_images(torch.full((40, 3, 16, 16), 0.5), sigma=25.0, generator=rng.seeds(0, 50)[10:])
+    assert torch.allclose(y[10:], part, atol=1e-6)   # float32 rounding may depend on the place in a batch
 
 
 @pytest.mark.parametrize("c", [None, torch.tensor([0, 1, 2, 3, 4])])
 def test_the_psnr_is_torchmetrics_and_an_images_own(c):
-    from torchmetrics.functional.image import peak_signal_noise_ratio
-
     from robustgen.utils import torchvision_import  # noqa: F401 (torchmetrics imports torchvision)
+
+    # isort: split
+    from torchmetrics.functional.image import peak_signal_noise_ratio
 
     model, x = joint().float(), torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     seeds = rng.seeds(0, 5)

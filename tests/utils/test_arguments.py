@@ -6,8 +6,16 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from robustgen.utils.arguments import (fraction, list_of, non_negative, non_negative_integer, optional, positive,
-                                       positive_integer, validated)
+from robustgen.utils.arguments import (
+    fraction,
+    list_of,
+    non_negative,
+    non_negative_integer,
+    optional,
+    positive,
+    positive_integer,
+    validated,
+)
 
 
 @validated(eps=positive, steps=positive_integer, seed=non_negative_integer, weight=non_negative, share=fraction,
@@ -46,7 +54,8 @@ def test_a_wrong_argument_is_one_sentence(given, sentence):
 
 
 def test_right_arguments_come_as_they_are():
-    assert attack(None, eps=1e-9, steps=3, sizes=(1, 2.5), radius=None, norm="linf") == (1e-9, 3, (1, 2.5), None, "linf")
+    came = attack(None, eps=1e-9, steps=3, sizes=(1, 2.5), radius=None, norm="linf")
+    assert came == (1e-9, 3, (1, 2.5), None, "linf")
 
 
 def test_numbers_of_numpy_are_numbers():
