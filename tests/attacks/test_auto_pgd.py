@@ -60,7 +60,9 @@ def test_each_image_is_led_where_torchattacks_leads_it(net, digits, norm, eps, l
     best, right, best_loss, fooling = run_theirs(theirs, x, y, seeds)
     ours = climb(model, x, y, {"ce": CROSS_ENTROPY, "dlr": partial(targeted_dlr, target=towards)}[loss], norm=norm,
                  eps=eps, steps=60, seeds=seeds)
-    assert torch.allclose(ours.best, best, atol=1e-5) and torch.allclose(ours.best_loss, best_loss, atol=1e-5)
+    assert torch.allclose(ours.best, best, atol=1e-5)
+    # the DLR loss divides by a difference of logits, and magnifies a pixel's rounding: to 50 here
+    assert torch.allclose(ours.best_loss, best_loss, rtol=1e-3, atol=1e-5)
     assert torch.equal(ours.fooled, ~right) and 0 < right.sum() < 16
     assert torch.allclose(ours.fooling[~right], fooling[~right], atol=1e-5)
     assert torch.equal(ours.fooling[right], x[right])

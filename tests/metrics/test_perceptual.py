@@ -90,8 +90,9 @@ def test_lpips_is_a_symmetric_distance_of_each_pair(place, net):
     distance, a, b = perceptual.load_lpips(net), maps(5, 3, 33, 33), maps(5, 3, 33, 33, seed=1)
     whole = distance(a, b)
     assert torch.allclose(whole, distance(b, a)) and (distance(a, a) == 0).all()
-    assert torch.allclose(whole, distance(a, b, batch=2), rtol=1e-5)
-    assert torch.allclose(whole[3:], distance(a[3:], b[3:]), rtol=1e-5)
+    # float32 convolutions round by batch, and differently on each processor
+    assert torch.allclose(whole, distance(a, b, batch=2), rtol=1e-4)
+    assert torch.allclose(whole[3:], distance(a[3:], b[3:]), rtol=1e-4)
 
 
 @NETS
@@ -122,7 +123,7 @@ def test_maps_that_are_none_are_refused(place):
     shapes = r"^maps must be two tensors of one shape \(B, C, H, W\), got "
     for pair, message in [((a[0], a[0]), shapes + r"\(3, 20, 20\) and \(3, 20, 20\)$"), ((a, a[:1]), shapes),
                           ((a, a[0]), shapes),
-                          ((a, a * 255), r"^maps must lie in \[-1, 1\], without NaN; use perceptual.normalised$"),
+                          ((a, a * 255), r"^maps must lie in \[-1, 1\], without NaN; use perceptual.max_normalised$"),
                           ((a * torch.nan, a), "without NaN")]:
         with pytest.raises(ValueError, match=message):
             distance(*pair)

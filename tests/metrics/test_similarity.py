@@ -35,7 +35,7 @@ def test_nearest_ssim_is_the_largest_over_the_real_images(digits):
     expected = [max(ssim(a[0].double().numpy(), b[0].double().numpy()) for b in real) for a in x]
     assert nearest_ssim(x, real, candidates=16).tolist() == pytest.approx(expected, abs=1e-4)
     few = nearest_ssim(x, real, candidates=4)
-    assert (few <= nearest_ssim(x, real, candidates=16) + 1e-6).all()
+    assert (few <= nearest_ssim(x, real, candidates=16) + 1e-5).all()   # equal up to rounding where few suffice
 
 
 def test_a_copy_is_found_among_the_real_images(digits):
@@ -95,7 +95,7 @@ def test_frechet_distance_agrees_with_scipy_and_torchmetrics():
 @pytest.mark.parametrize("n", [5, 200])   # fewer and more than the numbers of an image
 def test_frechet_distance_of_a_shift_and_of_a_scale_is_known(n):
     a, shift = normal(n, 20).double(), normal(20, seed=1).double()
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-12)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-10)   # of the rounding of 2 tr S, some 40
     assert frechet_distance(a, a[torch.randperm(n)] + shift) == pytest.approx(shift.square().sum().item())
     # (3 - 1)^2 tr S
     assert frechet_distance(a - a.mean(0), 3 * (a - a.mean(0))) == pytest.approx(4 * a.var(0).sum().item())

@@ -38,7 +38,8 @@ def test_energy_ratio_agrees_with_the_dense_operator_and_does_not_depend_on_batc
     noise = rng.normal(seeds, (16, 784)).double()
     response = noise @ dense.mT @ dense
     assert torch.allclose(ours.double(), (response.norm(dim=2) / noise.norm(dim=2)).mean(1), rtol=1e-3)
-    assert torch.allclose(spectral.energy_ratio(net, x[2:], n_draws=16, generator=seeds[2:]), ours[2:], rtol=1e-5)
+    # float32 rounding differs between batches and processors
+    assert torch.allclose(spectral.energy_ratio(net, x[2:], n_draws=16, generator=seeds[2:]), ours[2:], rtol=1e-4)
     assert torch.allclose(spectral.energy_ratio(net, x, n_draws=16, sigma=2.0, generator=seeds), ours, rtol=1e-4)
 
 

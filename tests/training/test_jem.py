@@ -176,7 +176,8 @@ def test_a_draw_is_the_mean_plus_the_images_deviations_at_random():
             g = rng.normal(seed[None], (len(own),), stream=2).double().view(-1, 1, 1, 1)
             assert torch.allclose(image.double(),
                                   own.mean(0) + (g * (own - own.mean(0))).sum(0) / (len(own) - 1) ** 0.5, atol=1e-5)
-    assert torch.equal(sample(seeds[7:9], drawn[7:9]), sample(seeds, drawn)[7:9])
+    # a product's float32 rounding may depend on its number of rows
+    assert torch.allclose(sample(seeds[7:9], drawn[7:9]), sample(seeds, drawn)[7:9], atol=1e-5)
 
 
 @pytest.mark.parametrize("counts, name, number", [((3, 1, 4), "b", 1), ((2, 3, 0), "c", 0), ((1,), "a", 1)])
