@@ -40,7 +40,7 @@ repro: data ## Run the pipeline: make repro [PROFILE=test|laptop|gpu|paper] [FRE
 	@for profile in $$(robustgen profile); do echo "The report is results/$$profile/REPORT.md"; done
 
 test: data ## Run the tests: make test [WORKERS=2] [ARGS="-k pgd"]
-	OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lab: data ## Open JupyterLab on notebooks/
 	jupyter lab --notebook-dir notebooks

@@ -129,16 +129,21 @@ def reproduced(tmp_path_factory):
     return copy
 
 
+PIPELINE, ALONE = "test_pipeline.py", "takes_other_settings"
+
+
 def pytest_collection_modifyitems(items):
-    """A file's tests stay in one process, as they share fixtures.
+    """The pipeline's tests first, so that one process makes it while another tests; what may go anywhere last."""
+    items.sort(key=lambda item: 2 * (ALONE in item.nodeid) + (PIPELINE not in item.nodeid))
 
-    Those of the finished pipeline may go anywhere, and come last, but for those that call DVC: they come first, so that
-    one process makes the pipeline while another tests.
-    """
-    def turn(item):
-        return 1 + ("reproduced" in item.fixturenames) - 2 * (item.get_closest_marker("dvc") is not None)
 
-    for item in items:
-        alone, file = turn(item) == 2, item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else f"{file}, dvc" if turn(item) == 0 else file))
-    items.sort(key=turn)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        """A file's tests stay in one process, as they share fixtures; the longest may go anywhere."""
+
+        def _split_scope(self, nodeid):
+            return nodeid if ALONE in nodeid else nodeid.partition("::")[0]
+
+    return ByFile(config, log)

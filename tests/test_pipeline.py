@@ -15,7 +15,6 @@ def test_without_data_dvc_repro_says_what_to_do(reproduced):
     assert "data/mnist: train-images-idx3-ubyte is missing; fetch it with: make data" in refused
 
 
-@pytest.mark.dvc   # a second process of DVC would find it locked
 def test_dvc_repro_makes_the_report_and_is_then_done(reproduced):
     home = reproduced.home
     report = (home / "results/test/REPORT.md").read_text()
@@ -126,7 +125,6 @@ def test_figures_without_published_numbers_have_no_published_columns(reproduced)
     assert "| strips | 8, see params/ | 3, see params/ |" in "\n".join(lines).replace("pgdd_imagenet: ", "")
 
 
-@pytest.mark.dvc   # a second process of DVC would find it locked
 def test_histories_are_drawn_by_dvc_plots(reproduced):
     home = reproduced.home
     reproduced.run("dvc", "plots", "show", "-o", "plots")
@@ -134,7 +132,6 @@ def test_histories_are_drawn_by_dvc_plots(reproduced):
     assert "mnist-robust, test" in page and "seed=1" in page
 
 
-@pytest.mark.dvc   # a second process of DVC would find it locked
 def test_the_notebooks_numbers_are_dvcs_metrics(reproduced):
     shown = json.loads(reproduced.run("dvc", "metrics", "show", "--json").stdout)
     summary = shown[""]["data"]["results/test/summary.json"]["data"]
@@ -144,7 +141,6 @@ def test_the_notebooks_numbers_are_dvcs_metrics(reproduced):
     assert set(summary) == {path.stem for path in (reproduced.home / "results/test/metrics").iterdir()}
 
 
-@pytest.mark.dvc   # a second process of DVC would find it locked
 def test_an_experiment_with_another_setting_runs_its_notebook_and_moves_its_metrics(reproduced, tmp_path):
     copy = Copy(tmp_path / "robustgen")
     shutil.copytree(reproduced.home, copy.home, symlinks=True)
