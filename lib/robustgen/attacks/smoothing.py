@@ -5,20 +5,17 @@ sigma is in 0-255 units, as in `scores`; images and eps are in units of [0, 1].
 """
 
 import itertools
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 
 from ..core import rng
 from ..probes import scores
 from ..utils.arguments import Norm, list_of, non_negative, positive_integer, validated
-from ..utils.fields import NonNegative
 from ..utils.validation import check_classifier
 from .gradient_based import pgd
 
 Defence = Literal["noised", "denoised"]
-Levels = Annotated[list[NonNegative], Field(min_length=1)]
 
 
 @validated(sigma=non_negative, draws=positive_integer)
