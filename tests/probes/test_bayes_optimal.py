@@ -104,7 +104,8 @@ def test_the_class_score_is_the_difference_of_the_scores(model, y, c):
 
 def test_float32_gives_the_same_but_for_rounding(y, c):
     exact, rounded = Bayes(X, LABELS, sigma=SIGMA), Bayes(X.float(), LABELS, sigma=SIGMA)
-    assert torch.allclose(rounded(y.float()).log_softmax(1), exact(y).log_softmax(1), atol=1e-4)
+    # logits are differences of numbers of about a hundred, of which float32 keeps some 1e-5
+    assert torch.allclose(rounded(y.float()).log_softmax(1), exact(y).log_softmax(1), atol=1e-3)
     for found, expected in ((scores.score(rounded, y.float(), SIGMA, c), scores.score(exact, y, SIGMA, c)),
                             (scores.log_odds_score(rounded, y.float(), c), scores.log_odds_score(exact, y, c))):
         assert found.dtype == torch.float32 and torch.allclose(found.double(), expected, rtol=1e-3, atol=1e-3)
