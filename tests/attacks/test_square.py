@@ -67,7 +67,7 @@ def test_every_query_in_l2_is_torchattacks(channels, size):
             return x.flatten(1) @ self.weight.T
 
     x = rng.uniform(torch.arange(4), (channels, size, size)).double()
-    ours, theirs, seeds = Watched(), Watched(), rng.seeds(1, 4)
+    ours, theirs, seeds = Watched().eval(), Watched().eval(), rng.seeds(1, 4)
     y = theirs(x).argmax(1)
     square_attack(ours, x, y, norm="l2", eps=0.3, queries=40, shared=2, generator=seeds)
     run_theirs(theirs, x, y, "l2", eps=0.3, n_queries=40, seeds=seeds, shared=2)

@@ -211,9 +211,10 @@ def test_the_energy_of_gaussian_data_explains_what_a_wiener_filter_removes(sprea
 @pytest.mark.parametrize("sigma", [0.0, 0.3])
 @pytest.mark.parametrize("kind", ["joint", "marginal"])
 def test_what_a_factor_of_the_energy_does(smooth, images, kind, sigma):
-    """The factor is the logits' for E(x, y); for E(x), whose softmax it would sharpen, a single class shows it."""
+    """The factor is the logits' for E(x, y); for E(x), whose softmax it would sharpen, a class far above all others
+    shows it."""
     x, y = images[0], torch.tensor([0, 4, 1, 2, 3, 3]) if kind == "joint" else torch.zeros(6, dtype=torch.long)
-    net = smooth if kind == "joint" else lambda z: smooth(z)[:, :1]
+    net = smooth if kind == "joint" else lambda z: torch.cat([smooth(z)[:, :1], smooth(z)[:, :1] - 1e4], 1)
     one, ten = (scores(lambda z, c=c: c * net(z), x, y, sigma=sigma, draws=20, generator=8)[kind] for c in (1, 10))
     assert torch.allclose(ten.square, 100 * one.square)
     assert torch.allclose(ten.trace, 10 * one.trace) and torch.allclose(ten.error, 10 * one.error)

@@ -91,7 +91,7 @@ def test_scalings_reach_from_black_to_white():
 
 @pytest.mark.parametrize("call, message", [
     (lambda net, x: spectral.spectrum(net, x, 11), "k = 11 must lie in 1..10"),
-    (lambda net, x: spectral.spectrum(net, x, method="power"), "choose exact, subspace or lanczos"),
+    (lambda net, x: spectral.spectrum(net, x, method="power"), "it should be 'exact', 'subspace' or 'lanczos'"),
     (lambda net, x: spectral.spectrum(net, x * 255),
      "must lie in \\[0, 1\\]; these reach from 0 to 255. Divide by 255"),
     (lambda net, x: spectral.energy_ratio(net, x, sigma=-1.0), "'sigma' is -1.0: it should be greater than 0"),

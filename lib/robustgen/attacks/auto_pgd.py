@@ -28,7 +28,7 @@ def apgd(model: Callable, x: torch.Tensor, y: torch.Tensor, *, norm: Norm = "lin
     x, y        images (B, C, H, W) in [0, 1], labels (B,).
     norm, eps   the ball, per image: "linf" or "l2", in units of [0, 1].
     """
-    check_classifier(model, x, y)
+    x, _ = check_classifier(model, x, y)
     seeds = rng.seeds(generator, len(x), x.device)
     with torch.no_grad():
         right = model(x).argmax(1) == y
@@ -130,4 +130,4 @@ def random_start(norm, x, eps, seeds):
     else:
         direction = rng.normal(seeds, x.shape[1:])
         length = images.norm(direction) + 1e-12
-    return (x + (eps * direction / length).to(x.dtype)).clamp(0, 1)
+    return images.narrowed((images.single(x) + eps * direction / length).clamp(0, 1), x)

@@ -9,7 +9,7 @@ from ..core import rng
 from ..core.energy import joint_energy
 from ..models.inference import logits_of
 from ..utils.arguments import Norm, positive, positive_integer, validated
-from ..utils.validation import check_classifier, check_eval_mode
+from ..utils.validation import check_classifier
 from .auto_pgd import apgd, climb
 from .evaluation import batched
 from .square import check_tiles, square_attack
@@ -38,8 +38,7 @@ def autoattack(model: Callable, x: torch.Tensor, y: torch.Tensor, *, norm: Norm 
 
     Raises ValueError for a model in train mode, or for l2 and images that Square's tiles do not fit.
     """
-    check_classifier(model, x, y)
-    check_eval_mode(model)
+    x, _ = check_classifier(model, x, y)
     if norm == "l2":
         check_tiles(x)
     seeds = rng.seeds(generator, len(x), x.device)

@@ -11,11 +11,13 @@ from ..utils.arguments import Norm, positive, positive_integer, validated
 from ..utils.validation import check_classifier
 
 
+@validated()
 def logits_along(model, x, y, *, attack, **settings):
     """Run an attack and keep the logits it meets: (images (B, C, H, W), logits (B, steps + 1, K)).
 
     attack   `pgd`, `he_pgd`, or another that makes one forward pass a step: those passes are the attack's own.
     """
+    x, _ = check_classifier(model, x, y)
     seen = []
 
     def watched(x):
@@ -51,9 +53,10 @@ def batched(function, model, x, y, *, batch: int = 100, generator=None, progress
     return tuple(map(torch.cat, zip(*parts))) if isinstance(parts[0], tuple) else torch.cat(parts)
 
 
+@validated(batch=positive_integer)
 def accuracy(model: Callable, x: torch.Tensor, y: torch.Tensor, *, batch: int = 500) -> float:
     """Share of images classified right."""
-    check_classifier(model, x, y)
+    x, _ = check_classifier(model, x, y)
     return int((logits_of(model, x, batch=batch).argmax(1) == y).sum()) / len(x)
 
 
@@ -71,7 +74,7 @@ def robust_accuracy(model: Callable, x: torch.Tensor, y: torch.Tensor, *, norm: 
     """
     from tqdm import tqdm
 
-    check_classifier(model, x, y)
+    x, _ = check_classifier(model, x, y)
     start = ascent.random_in_ball(norm, x, eps, generator) if random_start else x
     step = ascent.STEP[norm](step_size)
     robust = torch.zeros(len(x), dtype=torch.bool, device=x.device)

@@ -1,5 +1,7 @@
 """Attacks of other libraries, with our checks."""
 
+from torch import nn
+
 from ..utils.arguments import Norm, positive, positive_integer, validated
 from ..utils.validation import check_classifier
 
@@ -10,9 +12,22 @@ def foolbox_pgd(model, x, y, *, norm: Norm, eps: float, step_size: float, steps:
     compare with."""
     import foolbox
 
-    check_classifier(model, x, y)
+    x, _ = check_classifier(model, x, y)
     kind = {"linf": foolbox.attacks.LinfProjectedGradientDescentAttack,
             "l2": foolbox.attacks.L2ProjectedGradientDescentAttack}[norm]
     attack = kind(abs_stepsize=step_size, steps=steps, random_start=False)
-    return attack.run(foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device), x,
+    net = model if isinstance(model, nn.Module) else _Function(model)
+    return attack.run(foolbox.PyTorchModel(net, bounds=(0, 1), device=x.device), x,
                       foolbox.criteria.Misclassification(y), epsilon=eps)
+
+
+class _Function(nn.Module):
+    """A function as a module, as foolbox takes no other."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.eval()
+
+    def forward(self, x):
+        return self.function(x)

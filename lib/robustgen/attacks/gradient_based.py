@@ -10,6 +10,7 @@ import torch
 
 from ..core import ascent, rng
 from ..core.energy import joint_energy, log_odds, marginal_energy
+from ..core.images import narrowed, single
 from ..models.inference import logits_of
 from ..utils.arguments import Norm, non_negative, optional, positive, positive_integer, validated
 from ..utils.validation import check_classifier, check_images
@@ -28,9 +29,10 @@ def pgd(model: Callable, x: torch.Tensor, y: torch.Tensor, *, norm: Norm, eps: f
     random_start   begin uniformly in the ball, drawn from `generator`.
     loss        climbed: called as loss(logits, y) -> (B,). The default leads along the cross-entropy's gradient.
 
-    Returns images in [0, 1] within `eps` of `x`. The model's mode (train, eval) is left as it is.
+    Returns images in [0, 1] within `eps` of `x`. Raises ValueError for images, labels or models that do not fit, and
+    for a model in train mode.
     """
-    check_classifier(model, x, y)
+    x, _ = check_classifier(model, x, y)
     return ascent.ascend_in_ball(x, lambda x: loss(model(x), y), norm=norm, eps=eps, step_size=step_size, steps=steps,
                       random_start=random_start, generator=generator)
 
@@ -52,9 +54,10 @@ def random_noise(x, *, norm: Norm, eps: float, generator=None):
 
     "linf": every pixel moves by eps, up or down by a coin's throw. "l2": uniform on the sphere.
     """
-    check_images(x)
-    direction = rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(x.dtype)
-    return (x + ascent.STEP[norm](eps)(direction)).clamp(0, 1)
+    x = check_images(x)
+    centre = single(x)
+    direction = rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(centre.dtype)
+    return narrowed((centre + ascent.STEP[norm](eps)(direction)).clamp(0, 1), x)
 
 
 @validated(eps=positive)

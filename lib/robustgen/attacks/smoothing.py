@@ -62,7 +62,7 @@ def withstood(model, x, y, *, defence: Defence, sigmas: list, epsilons: list, no
     """
     from tqdm import tqdm
 
-    check_classifier(model, x, y)
+    x, _ = check_classifier(model, x, y)
     if defence == "denoised":
         scores.check_denoiser(model)
     seeds = rng.seeds(generator, len(x), x.device)

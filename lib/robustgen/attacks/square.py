@@ -34,7 +34,7 @@ def square_attack(model: Callable, x: torch.Tensor, y: torch.Tensor, *, norm: No
     Returns images in [0, 1] within `eps` of `x`: of those tried, the one of the smallest margin. An image is left alone
     once it is misclassified.
     """
-    check_classifier(model, x, y)
+    x, _ = check_classifier(model, x, y)
     if norm == "l2":
         check_tiles(x)
     start, propose = {"linf": (_stripes, _square), "l2": (_tiles, _two_windows)}[norm]
@@ -85,7 +85,7 @@ def _window(common, x, side, stream):
 
 def _stripes(x, eps, seeds, common):
     """Each column of each channel moves by eps, up or down."""
-    return (x + eps * _signs(seeds, x, 0, width=x.shape[3])).clamp(0, 1)
+    return ascent.ball("linf", x, eps)(x + eps * _signs(seeds, x, 0, width=x.shape[3]))
 
 
 def _square(x, best, eps, share, seeds, common, query):
@@ -123,17 +123,19 @@ def _two_windows(x, best, eps, share, seeds, common, query):
     pattern = _pattern(common, side, stream + 4).to(x) * _signs(seeds, x, stream + 5)
     new = budget * _unit(_unit(delta[to]) + pattern)
     delta[source] = 0
-    delta[to] = new
+    delta[to] = new.to(delta.dtype)
     return _at_distance(x, delta, eps)
 
 
 def _unit(v):
     """Each channel at l2 norm 1, or 0."""
+    v = images.single(v)
     return v / (torch.linalg.vector_norm(v, dim=(2, 3), keepdim=True) + 1e-12)
 
 
 def _at_distance(x, delta, eps):
-    return (x + delta / (images.norm(delta) + 1e-12) * eps).clamp(0, 1)
+    delta = images.single(delta)
+    return images.narrowed((images.single(x) + delta / (images.norm(delta) + 1e-12) * eps).clamp(0, 1), x)
 
 
 def _pattern(common, side, stream):

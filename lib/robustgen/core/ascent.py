@@ -8,7 +8,7 @@ and where images may go (`project`), and those are arguments.
 import torch
 
 from . import rng
-from .images import norm
+from .images import narrowed, norm, single
 
 
 def ascend(x, gradient, *, step, project, steps, noise=0.0, generator=None, callback=None):
@@ -41,7 +41,8 @@ def gradient_of(objective):
     """
     def gradient(x):
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(objective(x).sum(), x)[0]
+        with torch.enable_grad():
+            return torch.autograd.grad(objective(x).sum(), x)[0]
     return gradient
 
 
@@ -80,14 +81,16 @@ def ball(kind, centre, eps):
     """The images of [0, 1] within `eps` of `centre`, image by image, in the norm "linf" or "l2".
 
     l2: onto the ball, then into [0, 1]; that shrinks every pixel towards the centre, so it stays in the ball.
+    Images keep the centre's type, and are in the ball in exact arithmetic even if it is float16 or bfloat16.
     """
+    middle = single(centre)
     if kind == "linf":
-        low, high = (centre - eps).clamp(0, 1), (centre + eps).clamp(0, 1)
-        return lambda x: torch.minimum(torch.maximum(x, low), high)
+        low, high = (middle - eps).clamp(0, 1), (middle + eps).clamp(0, 1)
+        return lambda x: narrowed(torch.minimum(torch.maximum(single(x), low), high), centre)
 
     def project(x):
-        delta = x - centre
-        return (centre + delta * (eps / norm(delta).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
+        delta = single(x) - middle
+        return narrowed((middle + delta * (eps / norm(delta).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1), centre)
     return project
 
 
@@ -100,4 +103,4 @@ def random_in_ball(kind, centre, eps, generator=None):
         direction = rng.normal(seeds, shape)
         radius = rng.uniform(seeds, (1, 1, 1), stream=1) ** (1 / shape.numel())
         delta = eps * radius * direction / norm(direction)
-    return (centre + delta.to(centre.dtype)).clamp(0, 1)
+    return narrowed((single(centre) + delta).clamp(0, 1), centre)

@@ -6,6 +6,7 @@ The generator is SplitMix64 (Steele, Lea & Flood 2014) in counter mode, in plain
 """
 
 import math
+import numbers
 
 import torch
 
@@ -26,15 +27,21 @@ def seeds(generator, n, device="cpu"):
     """One int64 seed for each of `n` images, shape (n,).
 
     generator  a torch.Generator (n draws are taken from it, so two calls with n/2 equal one with n),
-               an int, or seeds already drawn, which are returned as they are. None draws from
-               torch's global generator.
+               an int, NumPy's generator, or seeds already drawn, which are returned as they are. None
+               draws from torch's global generator.
     """
-    if isinstance(generator, int):
-        generator = torch.Generator().manual_seed(generator)
+    if isinstance(generator, numbers.Integral):
+        generator = torch.Generator().manual_seed(int(generator))
+    if hasattr(generator, "integers"):   # NumPy's
+        return torch.from_numpy(generator.integers(2**62, size=n)).to(device)
     if isinstance(generator, torch.Tensor):
-        if generator.shape != (n,):
-            raise ValueError(f"expected one seed for each of {n} images, got shape {tuple(generator.shape)}")
+        if generator.shape != (n,) or generator.dtype != torch.int64:
+            raise ValueError(f"expected one seed for each of {n} images, int64; got {generator.dtype} of shape "
+                             f"{tuple(generator.shape)}")
         return generator.to(device)
+    if not isinstance(generator, torch.Generator | None):
+        raise ValueError(f"generator is a {type(generator).__name__}: it should be a torch.Generator, an int, NumPy's "
+                         "generator or one int64 seed an image")
     source = generator.device if generator is not None else "cpu"
     return torch.randint(2**62, (n,), generator=generator, device=source).to(device)
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from ..core.images import double
 from ..utils.arguments import positive_integer, validated
 
 
@@ -21,9 +22,10 @@ def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a Gaussian is fitted to at least 2 images, got {len(a)} and {len(b)}; add more, in the "
                          "thousands for a small bias")
-    means = [x.double().mean(0) for x in (a, b)]
+    a, b = double(a), double(b)
+    means = [x.mean(0) for x in (a, b)]
     # S = R^T R
-    roots = [torch.linalg.qr((x.double() - mean) / (len(x) - 1) ** 0.5, mode="r").R for x, mean in zip((a, b), means)]
+    roots = [torch.linalg.qr((x - mean) / (len(x) - 1) ** 0.5, mode="r").R for x, mean in zip((a, b), means)]
     # squared, the singular values are S_a S_b's eigenvalues, even those near 0
     trace = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
     return (sum(root.square().sum() for root in roots) - 2 * trace
@@ -45,7 +47,7 @@ def inception_score(outputs, *, splits: int = 1):
     check_features(outputs, "outputs")
     if len(outputs) < splits:
         raise ValueError(f"splits must be at most the number of images, got {splits} of {len(outputs)}; lower it")
-    outputs = outputs.double()
+    outputs = double(outputs)
     given = (outputs >= 0).all() and (outputs.sum(1) - 1).abs().max() < 1e-3
     p = outputs / outputs.sum(1, keepdim=True) if given else outputs.softmax(1)
     # KL by entropies

@@ -2,11 +2,13 @@
 
 import torch
 
+from ..core.images import double
+
 
 def class_entropy(classes):
     """Entropy of the distribution of classes, in bits: log2 K where all K are as frequent, 0 where there is only
     one."""
-    share = torch.bincount(classes).double() / len(classes)
+    share = double(torch.bincount(classes)) / len(classes)
     return -(share * share.clamp_min(1e-300).log2()).sum().item() + 0.0   # no negative zero
 
 
@@ -16,9 +18,9 @@ def chance_agreement(made, seen):
     n = len(made)
     if n < 2:
         raise ValueError(f"chance needs pairs of images, got {n} image")
-    counts = [torch.bincount(classes, minlength=int(max(made.max(), seen.max())) + 1).double()
+    counts = [double(torch.bincount(classes, minlength=int(max(made.max(), seen.max())) + 1))
               for classes in (made, seen)]
-    return ((counts[0] @ counts[1] - (made == seen).sum()) / (n * (n - 1))).item()
+    return ((counts[0] @ counts[1] - (made == seen).sum().item()) / (n * (n - 1))).item()
 
 
 def recognition(made, *seen):
@@ -43,7 +45,7 @@ def agreement(classes):
     n, r = classes.shape
     if n < 2 or r < 2:
         raise ValueError(f"agreement needs at least two starts with two trajectories each, got {n} and {r}")
-    counts = torch.nn.functional.one_hot(classes).sum(1).double()   # (N, K)
+    counts = double(torch.nn.functional.one_hot(classes).sum(1))   # (N, K)
     within = (counts * (counts - 1)).sum() / (n * r * (r - 1))
     total = counts.sum(0)
     between = ((total * total).sum() - (counts * counts).sum()) / (n * (n - 1) * r * r)

@@ -23,8 +23,7 @@ def nearest(x, real, *, count: int = 10, candidates: int = 100):
 
     Raises ValueError for other images, and for a count above that of real images or candidates.
     """
-    check_images(x)
-    check_images(real)
+    x, real = check_images(x), check_images(real)
     if x.shape[1:] != real.shape[1:]:
         raise ValueError(f"images and real ones must be of one shape (C, H, W), got {tuple(x.shape[1:])} and "
                          f"{tuple(real.shape[1:])}; resize one of them")

@@ -3,6 +3,8 @@
 
 import torch
 
+from ..core.images import double
+
 
 def effect_size(natural, attacked):
     """Cohen's d of scores (..., N): difference of the means, attacked - natural, over the pooled standard deviation."""
@@ -23,8 +25,6 @@ def bootstrap(*values, statistic=None, draws=2000, generator=0):
 
     statistic   called with resampled values, each (draws, n), gives (draws,); the default is the mean.
     """
-    import torch
-
     values = [torch.as_tensor(v).cpu().double() for v in values]
     n = len(values[0])
     resampled = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(generator))
@@ -36,7 +36,7 @@ def spearman(a, b):
     """Rank correlation of paired values (..., n), ties sharing their mean rank: (...), NaN where either is constant or
     has NaN."""
     def ranks(v):
-        v = torch.as_tensor(v).double().contiguous()
+        v = double(torch.as_tensor(v)).contiguous()
         inorder = v.sort(-1).values
         r = torch.searchsorted(inorder, v) + torch.searchsorted(inorder, v, right=True) + 0 * v   # the last keeps NaN
         return r - r.mean(-1, keepdim=True)

@@ -13,19 +13,21 @@ from ..utils.validation import check_classifier
 @torch.no_grad()
 def logits_of(model, x, *, batch=500):
     """The model's logits (B, K), without gradients, from any number of images."""
-    check_classifier(model, x)
+    x, _ = check_classifier(model, x)
     return torch.cat([model(part) for part in x.split(batch)])
 
 
 @contextmanager
 def evaluating(model):
     """The model in eval mode for a while, its weights frozen: compiled code would else compute their gradients, too."""
-    training, flags = model.training, [(p, p.requires_grad) for p in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(p, p.requires_grad) for p in model.parameters()]
     model.eval().requires_grad_(False)
     try:
         yield
     finally:
-        model.train(training)
+        for module, training in modes:   # not all need have been in the same
+            module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
 
@@ -36,6 +38,8 @@ def fold_batch_norms(model):
     For attacks and probes, which run a frozen net thousands of times; not for training.
     Raises ValueError for a model in train mode, whose batch norms depend on the batch.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"only a module has batch norms to fold, got a {type(model).__name__}; give the net inside it")
     if model.training:
         raise ValueError("a model in train mode cannot be folded, as its batch norms depend on the batch; call "
                          "model.eval() first")

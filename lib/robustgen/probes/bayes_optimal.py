@@ -8,6 +8,7 @@ differ in the silhouette alone, it is the truth that robust nets are compared wi
 import torch
 from torch import nn
 
+from ..core.images import double, single
 from ..utils.arguments import positive, validated
 from ..utils.validation import check_images, check_labels
 
@@ -26,7 +27,7 @@ class Bayes(nn.Module):
     @validated(sigma=positive)
     def __init__(self, x: torch.Tensor, y: torch.Tensor, *, sigma: float):
         super().__init__()
-        check_images(x)
+        x = check_images(x)
         check_labels(y, len(x), int(y.max()) + 1)
         self.classes, self.sigma, self.shape = int(y.max()) + 1, sigma, x.shape[1:]
         missing = [c for c in range(self.classes) if not (y == c).any()]
@@ -54,12 +55,13 @@ class Bayes(nn.Module):
         return self._log_weights(y, self.sigma).softmax(1)[:, self.place]
 
     def _log_weights(self, y, sigma):
-        """-||y - x||^2 / 2 sigma^2 for each of the set's images: (B, N), in float64."""
+        """-||y - x||^2 / 2 sigma^2 for each of the set's images: (B, N), in float64 where the device has it."""
         if y.shape[1:] != self.shape:
             raise ValueError(f"the set's images have shape {tuple(self.shape)}, and these {tuple(y.shape[1:])}; give "
                              "such as the set's")
         y = y.flatten(1)
-        products = (y.to(self.x.dtype) @ self.x.T).double()
-        squares = (y.double().square().sum(1, keepdim=True) + self.x.double().square().sum(1)) - 2 * products
-        sigma = torch.as_tensor(sigma, dtype=torch.float64, device=y.device).view(-1, 1) / 255
-        return -squares / (2 * sigma**2)
+        products = double(y.to(self.x.dtype) @ self.x.T)
+        squares = (double(y).square().sum(1, keepdim=True) + double(self.x).square().sum(1)) - 2 * products
+        sigma = double(torch.as_tensor(sigma)).to(squares.device).view(-1, 1) / 255
+        found = -squares / (2 * sigma**2)
+        return found if found.device == y.device else found.to(single(y))

@@ -21,8 +21,9 @@ import torch
 
 from ..core import rng
 from ..core.energy import joint_energy, marginal_energy
+from ..core.images import single
 from ..utils.arguments import non_negative, positive_integer, validated
-from ..utils.validation import check_classifier, check_eval_mode
+from ..utils.validation import check_classifier
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,7 @@ def joint_fisher_score(model: Callable, x: torch.Tensor, y: torch.Tensor, *, sig
 
     Raises ValueError for images, labels or models that do not fit, and for energies that are not finite.
     """
-    check_classifier(model, x, y)
-    check_eval_mode(model)
+    x, _ = check_classifier(model, x, y)
     return _score(lambda x, rows: joint_energy(model(x), y[rows]), x, sigma, draws, generator, batch, progress,
                   "joint Fisher score")
 
@@ -107,8 +107,7 @@ def joint_fisher_score(model: Callable, x: torch.Tensor, y: torch.Tensor, *, sig
 def marginal_fisher_score(model, x, *, sigma: float = 0.0, draws: int = 8, generator=None, batch: int = 100,
                           progress: bool = False):
     """MFS, F of E(x) (JEAT eq. 24): arguments, result and errors are those of `joint_fisher_score`."""
-    check_classifier(model, x)
-    check_eval_mode(model)
+    x, _ = check_classifier(model, x)
     return _score(lambda x, rows: marginal_energy(model(x)), x, sigma, draws, generator, batch, progress,
                   "marginal Fisher score")
 
@@ -148,15 +147,15 @@ def _pointwise(energy, x, sigma, draws, seeds):
     gradient, z = _gradient(energy, x)
     signs = (2.0 * (rng.uniform(seeds, x.shape[1:], stream=draw) < 0.5) - 1 for draw in range(draws))
     traces = [_curvature(gradient, z, v.to(x.dtype)) for v in signs]
-    return gradient.detach().flatten(1).square().sum(1) / 2, torch.stack(traces, 1)
+    return single(gradient.detach()).flatten(1).square().sum(1) / 2, torch.stack(traces, 1)
 
 
 def _smooth(energy, x, sigma, draws, seeds):
     """The same over noisy images."""
-    square, traces = torch.zeros(len(x), dtype=x.dtype, device=x.device), []
+    square, traces = torch.zeros(len(x), dtype=single(x).dtype, device=x.device), []
     for draw in range(draws):
         e = rng.normal(seeds, x.shape[1:], stream=draw).to(x.dtype)
-        up, down = (_gradient(energy, x + side * sigma * e)[0].detach() for side in (1, -1))
+        up, down = (single(_gradient(energy, x + side * sigma * e)[0].detach()) for side in (1, -1))
         square += (up.flatten(1).square().sum(1) + down.flatten(1).square().sum(1)) / 4
         # what the two have in common, and its noise, drops out
         traces.append((e * (up - down)).flatten(1).sum(1) / (2 * sigma))
@@ -172,8 +171,9 @@ def _gradient(energy, x):
 
 def _curvature(gradient, z, v):
     """v' grad^2 E v of each image, (B,). Zero where the gradient does not depend on the image."""
+    nothing = torch.zeros(len(v), dtype=single(v).dtype, device=v.device)
     if not gradient.requires_grad:
-        return torch.zeros(len(v), dtype=v.dtype, device=v.device)
+        return nothing
     with torch.enable_grad():
         product, = torch.autograd.grad((gradient * v).sum(), z, retain_graph=True, allow_unused=True)
-    return torch.zeros(len(v), dtype=v.dtype, device=v.device) if product is None else (product * v).flatten(1).sum(1)
+    return nothing if product is None else (single(product) * v).flatten(1).sum(1)

@@ -6,21 +6,24 @@ import torch
 
 from ..core.energy import log_odds
 from ..core.images import norm
+from ..utils.arguments import validated
 from ..utils.validation import check_classifier
 from .spectral import participation_ratio
 
 
+@validated()
 def input_gradient(model: Callable, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Direction of the cross-entropy's gradient at each image, (B, C, H, W), of l2 norm 1.
 
     Taken through the log-odds, along which it lies: float32 does not round that to zero where the net is sure.
     """
-    check_classifier(model, x, y)
+    x, _ = check_classifier(model, x, y)
     x = x.detach().requires_grad_()
     gradient, = torch.autograd.grad(log_odds(model(x), y).sum(), x)
-    return gradient / norm(gradient).clamp_min(1e-30)
+    return (gradient / norm(gradient).clamp_min(1e-30)).to(x.dtype)
 
 
+@validated()
 def logit_gradient(model, x, c=None):
     """Gradient of the sum of all logits, or of each image's logit c (B,), as it is: (B, C, H, W) (off-manifold paper,
     B.4 and B.5).
@@ -28,7 +31,7 @@ def logit_gradient(model, x, c=None):
     The former belongs beside the score of all images, the latter beside that of class c. Both are taken before the
     softmax.
     """
-    check_classifier(model, x, c)
+    x, _ = check_classifier(model, x, c)
     x = x.detach().requires_grad_()
     logits = model(x)
     gradient, = torch.autograd.grad((logits if c is None else logits.gather(1, c[:, None])).sum(), x)

@@ -2,14 +2,17 @@
 
 import torch
 
+from ..core.images import double
+from ..utils.arguments import validated
 from ..utils.validation import check_classifier
 
 BLOCK = 256   # images of one forward and reverse pass
 
 
+@validated()
 def logit_jacobian(model, x):
     """J at each image: (B, K, P) from images (B, C, H, W), by K backward passes through one graph."""
-    check_classifier(model, x)
+    x, _ = check_classifier(model, x)
     return unchecked_jacobian(model, x)
 
 
@@ -48,13 +51,13 @@ def krylov(matvec, v, steps, *, progress=False):
     """
     from tqdm import tqdm
 
-    shape, dtype = v.shape, v.dtype
-    v = v.flatten(1).double()
+    shape, like = v.shape, v
+    v = double(v.flatten(1))
     beta = v.norm(dim=1)
     basis, t = v.new_empty(len(v), steps, v.shape[1]), v.new_zeros(len(v), steps + 1, steps)
     for i in tqdm(range(steps), desc="Lanczos", disable=not progress):
         basis[:, i] = v / beta.clamp_min(1e-300)[:, None]
-        v = matvec(basis[:, i].to(dtype).view(shape)).flatten(1).double()
+        v = double(matvec(basis[:, i].to(like).view(shape)).flatten(1))
         t[:, i, i] = (basis[:, i] * v).sum(1)
         span = basis[:, :i + 1]
         for _ in range(2):   # once leaves float32 residues of the large eigenvectors

@@ -8,9 +8,9 @@ import torch
 
 from ..core import rng
 from ..core.energy import joint_energy
-from ..core.images import wide
+from ..core.images import double, single, wide
 from ..utils.arguments import positive, positive_integer, validated
-from ..utils.validation import check_classifier, check_eval_mode
+from ..utils.validation import check_classifier
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Landscape:
         """(N,) mean second derivative over the plane's directions: c of the least-squares fit a + g u + h v + c (u^2 +
         v^2) / 2."""
         u, v = (w.flatten() for w in torch.meshgrid(self.offsets, self.offsets, indexing="ij"))
-        design = torch.stack([torch.ones_like(u), u, v, (u**2 + v**2) / 2], 1).double()
-        return torch.linalg.lstsq(design, self.rise.flatten(1).T.double()).solution[3].to(self.rise.dtype)
+        design = torch.stack([torch.ones_like(u), u, v, (u**2 + v**2) / 2], 1)
+        return torch.linalg.lstsq(double(design), double(self.rise.flatten(1).T)).solution[3].to(self.rise)
 
     @property
     def spread(self):
@@ -65,8 +65,9 @@ def energy_landscape(model: Callable, x: torch.Tensor, y: torch.Tensor, *, radiu
     """
     from tqdm import tqdm
 
-    check_classifier(model, x, y)
-    check_eval_mode(model)
+    x, _ = check_classifier(model, x, y)
+    if x[0].numel() < 2:
+        raise ValueError("images of a single number have no plane of directions; give larger ones")
     if points % 2 == 0 or points < 3:
         raise ValueError(f"'points' is {points}: it should be odd and at least 3, so that the image is in the middle")
     a, b = _plane(x, rng.seeds(generator, len(x), x.device))
@@ -88,7 +89,7 @@ def energy_landscape(model: Callable, x: torch.Tensor, y: torch.Tensor, *, radiu
 
 def _plane(x, seeds):
     """Two random orthonormal directions an image, each (N, C, H, W)."""
-    a, b = (rng.normal(seeds, x.shape[1:], stream=stream).to(x.dtype).flatten(1) for stream in (0, 1))
+    a, b = (rng.normal(seeds, x.shape[1:], stream=stream).to(single(x).dtype).flatten(1) for stream in (0, 1))
     a = a / a.norm(dim=1, keepdim=True)
     b = b - (a * b).sum(1, keepdim=True) * a
-    return a.view_as(x), (b / b.norm(dim=1, keepdim=True)).view_as(x)
+    return tuple(v.view(x.shape).to(x.dtype) for v in (a, b / b.norm(dim=1, keepdim=True)))

@@ -11,13 +11,13 @@ from collections.abc import Callable
 import torch
 
 from ..core import rng
-from ..core.images import psnr
+from ..core.images import double, psnr
 from ..utils.arguments import fraction, list_of, positive, positive_integer, validated
-from ..utils.validation import check_classifier, check_eval_mode, check_images
+from ..utils.validation import check_classifier, check_images
 
 
-@torch.no_grad()
 @validated(rtol=fraction, batch=positive_integer)
+@torch.no_grad()
 def tangent_basis(decoder: Callable, z: torch.Tensor, *, rtol: float = 1e-3, batch: int = 16) -> torch.Tensor:
     """Basis of the tangent space of a decoder's images at latents z (B, k): (B, k, C, H, W).
 
@@ -31,8 +31,8 @@ def tangent_basis(decoder: Callable, z: torch.Tensor, *, rtol: float = 1e-3, bat
     return orthonormal(torch.cat([columns(part) for part in z.split(batch)]), rtol=rtol)
 
 
-@torch.no_grad()
 @validated(rtol=fraction)
+@torch.no_grad()
 def orthonormal(tangents, *, rtol: float = 1e-3):
     """Orthonormal basis of the span of tangents (B, k, C, H, W), largest directions first: the same shape.
 
@@ -59,8 +59,8 @@ def orthonormal(tangents, *, rtol: float = 1e-3):
     return ((q @ u) * held[:, None]).mT.reshape(tangents.shape)
 
 
-@torch.no_grad()
 @validated(lowest=positive)
+@torch.no_grad()
 def encoded_basis(autoencoder, x, *, lowest: float = 15.0, **settings):
     """Tangent spaces at an autoencoder's latents of images x (B, C, H, W), and how well it reaches them: a basis, and
     PSNR in dB (B,).
@@ -69,7 +69,7 @@ def encoded_basis(autoencoder, x, *, lowest: float = 15.0, **settings):
                image.
     settings   of `tangent_basis`.
     """
-    check_images(x)
+    x = check_images(x)
     z = autoencoder.encode(x)
     reach = psnr(x, autoencoder.decode(z))
     if (reach < lowest).any():
@@ -94,14 +94,14 @@ def split_tangent(v, basis):
 def principal_angles(a, b):
     """Angles between two batches of tangent spaces, in degrees, smallest first: (B, k) of the smaller k; NaN beyond the
     smaller rank."""
-    cosines = torch.linalg.svdvals(a.flatten(2).double() @ b.flatten(2).double().mT)
-    ranks = torch.minimum(basis_rank(a), basis_rank(b))[:, None]
-    held = torch.arange(cosines.shape[1], device=a.device) < ranks
+    cosines = torch.linalg.svdvals(double(a.flatten(2)) @ double(b.flatten(2)).mT)
+    ranks = torch.minimum(basis_rank(a), basis_rank(b))[:, None].to(cosines.device)
+    held = torch.arange(cosines.shape[1], device=cosines.device) < ranks
     return torch.rad2deg(torch.acos(cosines.clamp(max=1))).where(held, torch.nan)
 
 
-@torch.no_grad()
 @validated(draws=positive_integer)
+@torch.no_grad()
 def directions(basis, *, draws: int = 1, generator=None):
     """Random unit directions on and off the manifold, both (B, draws, C, H, W): the two parts of one Gaussian draw,
     each of l2 norm 1."""
@@ -113,8 +113,8 @@ def directions(basis, *, draws: int = 1, generator=None):
                  for part in (on, noise - on))
 
 
-@torch.no_grad()
 @validated(radii=list_of(positive), draws=positive_integer, batch=positive_integer)
+@torch.no_grad()
 def sensitivity(model, x, basis, *, radii: list, draws: int = 1, generator=None, batch: int = 500,
                 progress: bool = False):
     """How far a perturbation on and off the manifold moves the class probabilities (Figures 3 and 9): two (B,
@@ -125,8 +125,7 @@ def sensitivity(model, x, basis, *, radii: list, draws: int = 1, generator=None,
     """
     from tqdm import tqdm
 
-    check_classifier(model, x)
-    check_eval_mode(model)
+    x, _ = check_classifier(model, x)
     _belongs(basis, x)
     moves = torch.stack(directions(basis, draws=draws, generator=generator), 1)   # (B, 2, draws, C, H, W)
     radii = torch.tensor(radii, dtype=x.dtype, device=x.device)
@@ -142,16 +141,15 @@ def sensitivity(model, x, basis, *, radii: list, draws: int = 1, generator=None,
     return on, off
 
 
-@torch.no_grad()
 @validated(sigma=positive, draws=positive_integer, batch=positive_integer)
+@torch.no_grad()
 def masked_sensitivity(model, x, mask, *, sigma: float, draws: int = 8, generator=None, batch: int = 500):
     """Mean of ||f(x + sigma m e) - f(x)||_2 over draws of e ~ N(0, I), f after its softmax, m a mask that broadcasts
     with x: (B,) (section 4.3).
 
     Of a mask of the signal and one of the distractor, the ratio of the two is the relative noise robustness (Figure 5).
     """
-    check_classifier(model, x)
-    check_eval_mode(model)
+    x, _ = check_classifier(model, x)
     try:
         mask = mask.expand_as(x)
     except RuntimeError:
@@ -168,8 +166,8 @@ def masked_sensitivity(model, x, mask, *, sigma: float, draws: int = 8, generato
     return torch.cat(found)
 
 
-@torch.no_grad()
 @validated(sigma=positive, draws=positive_integer, batch=positive_integer)
+@torch.no_grad()
 def rho_off(f, x, basis, *, sigma: float, draws: int = 256, generator=None, batch: int = 500):
     """Relative off-manifold robustness rho_1 (Definition 1): E (f(x + u_off) - f(x))^2 / E (f(x + u) - f(x))^2, (B,).
 

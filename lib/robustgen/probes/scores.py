@@ -15,7 +15,7 @@ from ..core import rng
 from ..core.energy import log_odds
 from ..core.images import psnr
 from ..utils.arguments import positive, positive_integer, validated
-from ..utils.validation import check_images, check_labels
+from ..utils.validation import check_eval_mode, check_images, check_labels, check_noisy_images, taking
 from . import jacobian
 
 # noisy pixels leave [0, 1] by so many standard deviations at most, and by so much where denoised before
@@ -26,9 +26,10 @@ def log_density(model, y, c=None):
     """log p(y) up to a constant (eq. 11), or log p(y, c) with classes c (B,) (eq. 12), which is log p(y | c) up to
     another: (B,)."""
     _joint(model)
-    check_images(y, reach=REACH + MARGIN)   # any noise up to sigma 255
+    check_noisy_images(y, REACH + MARGIN)   # any noise up to sigma 255
     _classes(model, y, c)
-    return log_density_unchecked(model, y, c)
+    with _graph(y), taking(y):
+        return log_density_unchecked(model, y, c)
 
 
 def log_density_unchecked(model, y, c=None):
@@ -50,11 +51,12 @@ def denoise(model: Callable, y: torch.Tensor, sigma: float | torch.Tensor,
     sigma = check_noise_levels(model, y, sigma)
     if c is not None:
         if _told(model):
-            check_labels(c, len(y), model.classes)
+            check_labels(c, len(y), model.classes, y.device)
         else:
             _joint(model)
             _classes(model, y, c)
-    return denoise_unchecked(model, y, sigma, c)
+    with _graph(y), taking(y):
+        return denoise_unchecked(model, y, sigma, c)
 
 
 def denoise_unchecked(model, y, sigma, c=None):
@@ -84,6 +86,7 @@ def smoothed_score(model, x, sigma: float, c=None, *, draws: int = 16, generator
     x   (B, C, H, W) in [0, 1]. At x itself a blind net sees hardly any noise, and gives the score of that; a net that
         is told sigma needs no draws: `score(model, x, sigma)`. Other arguments and errors are those of `denoise`.
     """
+    x = check_images(x)
     seeds = rng.seeds(generator, len(x), x.device)
     total = sum(denoise(model, noisy_images(x, sigma=sigma, generator=rng.fold(seeds, draw)), sigma, c) - x
                 for draw in range(draws))
@@ -92,9 +95,9 @@ def smoothed_score(model, x, sigma: float, c=None, *, draws: int = 16, generator
 
 def class_score(model, y, c):
     """The adversarial gradient grad log p(c | y) of any classifier (eq. 9, left), classes c (B,): (B, C, H, W)."""
-    check_images(y, reach=REACH + MARGIN)
+    check_noisy_images(y, REACH + MARGIN)
     _classes(model, y, c)
-    return torch.func.grad(lambda y: log_softmax(model(y), 1).gather(1, c[:, None]).sum())(y)
+    return torch.func.grad(lambda y: log_softmax(model(y), 1).gather(1, c[:, None]).sum())(y.detach()).detach()
 
 
 def implied_sigma(score):
@@ -128,18 +131,19 @@ def denoising_psnr(model, x, *, sigma: float, c=None, generator=None, batch: int
 def log_odds_score(model, y, c):
     """Gradient of the log-odds log p(c | y) / (1 - p(c | y)) of any classifier, (B, C, H, W): it does not vanish where
     the net is sure."""
-    check_images(y, reach=REACH + MARGIN)
+    check_noisy_images(y, REACH + MARGIN)
     _classes(model, y, c)
-    return torch.func.grad(lambda y: -log_odds(model(y), c).sum())(y)
+    return torch.func.grad(lambda y: -log_odds(model(y), c).sum())(y.detach()).detach()
 
 
 @validated(sigma=positive)
 def noisy_images(x, *, sigma: float, generator=None):
     """Noisy images y = x + sigma e, e ~ N(0, I) (eq. 5). Nothing is clamped."""
-    check_images(x)
+    x = check_images(x)
     return x + sigma / 255 * rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(x.dtype)
 
 
+@torch.no_grad()   # no graph to the weights; derivatives by images are taken by torch.func
 def denoiser_matvec(model, y, sigma, v, *, transposed=False):
     """J(y) v of the unconditional denoiser, or J(y)' v, without a matrix (eq. 14): v and the result (B, C, H, W).
 
@@ -154,6 +158,7 @@ def denoiser_matvec(model, y, sigma, v, *, transposed=False):
 
 
 @validated(largest=positive_integer, smallest=positive_integer, steps=positive_integer)
+@torch.no_grad()
 def denoiser_eigenvectors(model, y, sigma, *, largest: int = 3, smallest: int = 2, steps: int = 150,
                           generator=None, progress: bool = False):
     """Directions that a gradient denoiser amplifies most and least: those of its symmetric Jacobian J(y), without a
@@ -193,7 +198,7 @@ def check_noise_levels(model, y, sigma):
     sigma = torch.as_tensor(sigma)
     if not (sigma > 0).all() or not torch.isfinite(sigma).all():
         raise ValueError(f"sigma must be positive, in 0-255 units such as 25; got {sigma.min():.4g}.")
-    check_images(y, reach=REACH * float(sigma.max()) / 255 + MARGIN)
+    check_noisy_images(y, REACH * float(sigma.max()) / 255 + MARGIN)
     if sigma.ndim and sigma.shape != (len(y),):
         raise ValueError(f"sigma must be a number or one for each of {len(y)} images, got shape {tuple(sigma.shape)}.")
     return sigma.to(y).expand(len(y))
@@ -204,13 +209,21 @@ def check_denoiser(model):
     if not hasattr(model, "denoise"):
         raise ValueError(f"the model, a {type(model).__name__}, has no denoising head; choose one of gradresnet, "
                          "dncnn, drunet")
+    check_eval_mode(model)
+
+
+def _graph(y):
+    """A graph for noisy images that ask for one, and for nothing else."""
+    return torch.set_grad_enabled(torch.is_grad_enabled() and y.requires_grad)
 
 
 def _classes(model, y, c):
-    """Refuse classes that are not one for each image."""
+    """Refuse classes that are not one for each image, and a model in train mode."""
+    check_eval_mode(model)
     if c is not None:
-        with torch.no_grad():
-            check_labels(c, len(y), model(y[:1]).shape[1])
+        with torch.no_grad(), taking(y):
+            classes = model(y[:1]).shape[1]
+        check_labels(c, len(y), classes, y.device)
 
 
 def _told(model):

@@ -12,20 +12,20 @@ from typing import Literal
 import torch
 
 from ..core import rng
-from ..core.images import norm
+from ..core.images import double, norm
 from ..models.layers import features, require_gradient
-from ..utils.arguments import positive, positive_integer, validated
-from ..utils.validation import check_classifier, check_eval_mode, check_images
+from ..utils.arguments import list_of, optional, positive, positive_integer, validated
+from ..utils.validation import check_classifier, check_images
 from .jacobian import BLOCK, gram_matvec, krylov, unchecked_jacobian
 
 
+@validated(radii=list_of(positive))
 def linearisation(model, x, *, layer=None, radii, generator=None):
     """Relative distance of PGDD's gradient at x (eq. 7) from -2 J'Je (eq. 8), for e of each length: (B, len(radii)).
 
     radii   l2 norms of e; its direction is uniform, the same for all, drawn from `generator`.
     """
-    check_classifier(model, x)
-    check_eval_mode(model)
+    x, _ = check_classifier(model, x)
     net = require_gradient(features(model, layer), x, layer)
     direction = rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(x.dtype)
     direction = direction / norm(direction)
@@ -40,11 +40,12 @@ def linearisation(model, x, *, layer=None, radii, generator=None):
     return torch.stack(found, 1)
 
 
+@validated(k=optional(positive_integer), iterations=optional(positive_integer), tolerance=positive)
 def spectrum(model: Callable, x: torch.Tensor, k: int | None = None, *,
              method: Literal["exact", "subspace", "lanczos"] = "exact",
              iterations: int | None = None, tolerance: float = 1e-5,
              generator: torch.Generator | int | torch.Tensor | None = None) -> torch.Tensor:
-    """Leading eigenvalues of J'J at each image, largest first: (B, k) in float64.
+    """Leading eigenvalues of J'J at each image, largest first: (B, k) in float64, on the CPU where the device has none.
 
     method      "exact": K backward passes, then the K x K problem; k=None gives all K.
                 "subspace": the paper's iteration with re-orthogonalisation (appendix C) and Rayleigh quotients.
@@ -54,16 +55,14 @@ def spectrum(model: Callable, x: torch.Tensor, k: int | None = None, *,
                 itself. It converges linearly, as fast as neighbouring eigenvalues differ.
     generator   of the random start of the iterative methods.
     """
-    classes = check_classifier(model, x)
-    if method not in ("exact", "subspace", "lanczos"):
-        raise ValueError(f"method {method!r} does not exist; choose exact, subspace or lanczos")
+    x, classes = check_classifier(model, x)
     if k is None:
         k = classes
     if not 1 <= k <= classes:
         raise ValueError(f"the model has {classes} logits, so J'J has at most {classes} nonzero eigenvalues; k = {k} "
                          f"must lie in 1..{classes}")
     if method == "exact":
-        j = unchecked_jacobian(model, x).double()
+        j = double(unchecked_jacobian(model, x))
         return torch.linalg.eigvalsh(j @ j.mT).flip(1)[:, :k].clamp_min(0)
     seeds = rng.seeds(generator, len(x), x.device)
     if method == "subspace":
@@ -74,10 +73,10 @@ def spectrum(model: Callable, x: torch.Tensor, k: int | None = None, *,
 def _subspace(model, x, k, iterations, tolerance, seeds):
     copies = x.repeat_interleave(k, 0)
     v = torch.linalg.qr(rng.normal(seeds, (x[0].numel(), k)))[0].to(x.dtype)   # (B, P, k)
-    old = torch.full((len(x), k), torch.inf, dtype=torch.float64, device=x.device)
+    old = torch.inf
     for _ in range(iterations):
         av = gram_matvec(model, copies, v.mT.reshape(copies.shape)).view(len(x), k, -1).mT
-        eigenvalues = (v.double() * av.double()).sum(1)   # Rayleigh quotients <v_i, J'J v_i>
+        eigenvalues = (double(v) * double(av)).sum(1)   # Rayleigh quotients <v_i, J'J v_i>
         if ((eigenvalues - old).abs() <= tolerance * eigenvalues.abs()).all():
             break
         old, v = eigenvalues, torch.linalg.qr(av)[0]
@@ -91,9 +90,10 @@ def _lanczos(model, x, k, steps, seeds):
     return torch.linalg.eigvalsh(t[:, :-1]).flip(1)[:, :k].clamp_min(0)
 
 
+@validated(n_draws=positive_integer, sigma=positive)
 def noise_response(model, x, n_draws, sigma, generator=None):
     """Noise e ~ N(0, sigma^2 I) and J'Je for each image: two tensors (B, n_draws, C, H, W)."""
-    classes = check_classifier(model, x)
+    x, classes = check_classifier(model, x)
     noise = sigma * rng.normal(rng.seeds(generator, len(x), x.device), (n_draws, *x.shape[1:])).to(x.dtype)
     if classes <= 2 * n_draws:   # K backward passes, or a forward and a backward one for each draw
         j = unchecked_jacobian(model, x)
@@ -126,8 +126,8 @@ def power_law(eigenvalues):
     """
     if eigenvalues.shape[-1] < 3 or (eigenvalues <= 0).any():
         raise ValueError("a power law needs at least three positive eigenvalues; leave out those that are zero")
-    log_i = torch.arange(1, eigenvalues.shape[-1] + 1, dtype=torch.float64, device=eigenvalues.device).log()
-    log_l = eigenvalues.double().log()
+    log_l = double(eigenvalues).log()
+    log_i = torch.arange(1, eigenvalues.shape[-1] + 1).to(log_l).log()
     di, dl = log_i - log_i.mean(), log_l - log_l.mean(-1, keepdim=True)
     slope = (di * dl).sum(-1) / (di * di).sum()
     return -slope, slope**2 * (di * di).sum() / (dl * dl).sum(-1)
@@ -149,13 +149,14 @@ def bright(images):
     return images.clamp_min(0) / images.amax((-3, -2, -1), keepdim=True).clamp_min(torch.finfo(images.dtype).tiny)
 
 
+@validated()
 @torch.no_grad()
 def class_agreement(model, x, images):
     """How often a model sees the same class in `images` as in `x`.
 
     x  (B, C, H, W); images  (B, n, C, H, W), n for each x. Both in [0, 1]. Returns shares of n, (B,).
     """
-    check_classifier(model, x)
-    check_images(images.flatten(0, 1))
-    seen = torch.cat([model(part).argmax(1) for part in images.flatten(0, 1).split(BLOCK)])
-    return (seen.view(images.shape[:2]) == model(x).argmax(1)[:, None]).double().mean(1)
+    x, _ = check_classifier(model, x)
+    flat = check_images(images.flatten(0, 1))
+    seen = torch.cat([model(part).argmax(1) for part in flat.split(BLOCK)])
+    return double(seen.view(images.shape[:2]) == model(x).argmax(1)[:, None]).mean(1)

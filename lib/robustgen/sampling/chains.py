@@ -11,7 +11,7 @@ from ..core import dynamics, rng
 from ..core.energy import joint_energy, log_odds
 from ..models.inference import evaluating
 from ..utils.arguments import non_negative, positive, positive_integer, validated
-from ..utils.validation import check_classifier, check_eval_mode
+from ..utils.validation import check_classifier
 from .drift import DIFFUSION
 
 # Langevin chains of a class
@@ -40,8 +40,7 @@ def langevin(model: Callable, x0: torch.Tensor, y: torch.Tensor, *, energy: Lite
     """
     from tqdm import tqdm
 
-    check_classifier(model, x0, y)
-    check_eval_mode(model)
+    x0, _ = check_classifier(model, x0, y)
     seeds, descended, ends = rng.seeds(generator, len(x0), x0.device), ENERGIES[energy], []
     parts = list(zip(x0.split(batch), y.split(batch), seeds.split(batch)))
     with evaluating(model) if isinstance(model, torch.nn.Module) else nullcontext():

@@ -15,7 +15,7 @@ from ..core import ascent, rng
 from ..core.images import norm, wide
 from ..models.layers import features, require_gradient
 from ..utils.arguments import fraction, non_negative, positive, positive_integer, validated
-from ..utils.validation import check_classifier, check_eval_mode
+from ..utils.validation import check_classifier
 from . import spectrum_edits
 from .trajectories import Trace, Trajectories, join_trajectories
 
@@ -120,8 +120,7 @@ def pgdd(model: Callable, x0: torch.Tensor, *, layer: str | None = None, drift_n
     Returns Trajectories. Raises ValueError for images outside [0, 1], a layer that does not exist or does not depend
     on the images, and a gradient that is not finite (naming the iteration).
     """
-    check_classifier(model, x0)
-    check_eval_mode(model)
+    x0, _ = check_classifier(model, x0)
     record = set(record)
     if edit and smoothing_sigma:
         raise ValueError("an edit of the spectrum and smoothing do not combine; leave out one of them")
@@ -176,8 +175,7 @@ def adaptive_pgdd(model, x0, *, layer: str | None = None, steps: int = 200, drif
 
     The other arguments, the result and the errors are those of `pgdd`.
     """
-    check_classifier(model, x0)
-    check_eval_mode(model)
+    x0, _ = check_classifier(model, x0)
     record = set(record)
     root = x0[0].numel() ** 0.5   # from root mean square to l2 length
 

@@ -8,6 +8,7 @@ a weight too.
 
 import torch
 
+from ..core.images import double
 from ..probes.jacobian import jacobian_rows
 from ..utils.arguments import non_negative, positive_integer, validated
 
@@ -21,7 +22,7 @@ def edited_gradient(h, x, noisy, reference, edit):
                 (B,) or 0).
     """
     h = h.flatten(1)
-    jacobian = jacobian_rows(h, x).double()
+    jacobian = double(jacobian_rows(h, x))
     if not torch.isfinite(jacobian).all():
         return torch.full_like(x, torch.nan)   # whoever takes the step says where
     eigenvalues, u = torch.linalg.eigh(jacobian @ jacobian.mT)   # those of J'J that are not zero
@@ -29,18 +30,18 @@ def edited_gradient(h, x, noisy, reference, edit):
     new, others = edit(eigenvalues)
     held = eigenvalues > 1e-10 * eigenvalues[:, :1]
     inverse = torch.where(held, 1 / eigenvalues.where(held, 1), 0)
-    d = (h.detach() - reference.flatten(1)).double()
+    d = double(h.detach() - reference.flatten(1))
 
     def spread(weights, v):   # J' U diag(weights) U' v
         return (jacobian.mT @ (u @ (weights[..., None] * (u.mT @ v[..., None]))))[..., 0]
 
     gradient = 2 * spread(new * inverse, d)
-    e = (noisy - x.detach()).flatten(1).double()
+    e = double((noisy - x.detach()).flatten(1))
     others = torch.as_tensor(others, dtype=e.dtype, device=e.device)
     if (others != 0).any():
         outside = e - spread(inverse, (jacobian @ e[..., None])[..., 0])
         gradient = gradient - 2 * others.view(-1, 1) * outside
-    return gradient.to(x.dtype).view_as(x)
+    return gradient.to(x).view_as(x)
 
 
 # Edits of the spectrum. Steps have a fixed length, so its scale is of no account.
@@ -67,7 +68,8 @@ def floored(share: float):
 
 def replaced(spectrum):
     """The shape of another spectrum, (m,) from the largest, such as the mean one of another net."""
-    shape = torch.as_tensor(spectrum).double() / spectrum[0]
+    shape = double(torch.as_tensor(spectrum))
+    shape = shape / shape[0]
 
     def edit(eigenvalues):
         if len(shape) != eigenvalues.shape[1]:

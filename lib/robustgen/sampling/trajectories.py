@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from ..core.images import single
+
 
 @dataclass(frozen=True)
 class Trajectories:
@@ -61,7 +63,7 @@ class Trace:
     def __init__(self, x0, steps, record):
         self.classes = torch.full((len(x0), steps + 1), -1, device=x0.device)
         self.confidences = torch.zeros(len(x0), steps + 1, device=x0.device)
-        self.norms = x0.new_full((len(x0), steps), torch.nan)
+        self.norms = single(x0[:0]).new_full((len(x0), steps), torch.nan)
         self.record, self.iterates = record, {0: x0} if 0 in record else {}
 
     def seen(self, t, logits, rows=slice(None), *, norms):

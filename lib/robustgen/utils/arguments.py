@@ -4,7 +4,7 @@
     def pgd(model, x, y, *, norm: Literal["linf", "l2"], eps: float, steps: int): ...
 
 A check is called as check(name, value) and raises ValueError. Of the annotations, `bool` and `Literal[...]` are checks,
-too.
+too. NumPy's numbers are taken as Python's, with which tensors keep their type.
 """
 
 import difflib
@@ -20,7 +20,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def validated(**checks: Callable[[str, Any], None]) -> Callable[[F], F]:
-    """Decorator: check a function's arguments, and offer the nearest name for a misspelt one.
+    """Decorator: check a function's arguments, and offer the nearest name for a misspelt one. What it does inside does
+    not depend on the caller's grad mode.
 
     Raises ValueError that names the function and the argument.
     """
@@ -37,13 +38,19 @@ def validated(**checks: Callable[[str, Any], None]) -> Callable[[F], F]:
                     for name in kwargs:
                         known("parameter", name, [p for p in parameters if p not in ("self", "model")]
                               if name not in parameters else parameters)
+                args, kwargs = [_plain(v) for v in args], {name: _plain(v) for name, v in kwargs.items()}
                 given = _bound(signature, args, kwargs)
                 for name, check in rules.items():
                     if name in given:
                         check(name, given[name])
+                if {"norm", "eps"} <= parameters.keys():
+                    _radius(given.get("norm", parameters["norm"].default), given.get("eps"))
             except ValueError as problem:
                 raise ValueError(f"{function.__qualname__.removesuffix('.__init__')}: {problem}") from None
-            return function(*args, **kwargs)
+            import torch  # not before it is needed: the command line reads this module, too
+
+            with torch.enable_grad():
+                return function(*args, **kwargs)
         return wrapper
     return decorate
 
@@ -54,6 +61,18 @@ def _bound(signature, args, kwargs):
     except TypeError as error:
         missing = str(error).partition("missing a required argument: ")[2]
         raise ValueError(f"parameter {missing} is missing; add it" if missing else error) from None
+
+
+def _plain(value):
+    """A NumPy number as Python's."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () else value
+
+
+def _radius(norm, eps):
+    """Refuse a radius in units of 0-255."""
+    if norm == "linf" and isinstance(eps, numbers.Real) and eps > 1:
+        raise ValueError(f"'eps' is {eps!r}: in the max norm it should be at most 1, as pixels lie in [0, 1]; divide "
+                         "by 255")
 
 
 def _annotated(annotation):

@@ -45,7 +45,7 @@ def load_inception(device="cpu"):
     net = hub.filled("Inception-v3", hub.Model(build, URL, CHECKSUM), dict).to(device)
 
     def features(x, batch=50):
-        check_images(x)
+        x = check_images(x)
         if x.shape[1] != 3:
             raise ValueError(f"Inception-v3 takes images of 3 channels, got {x.shape[1]}; repeat a single one: "
                              "x.expand(-1, 3, -1, -1)")
