@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from ..models.inference import evaluating
 from ..utils.arguments import Norm, positive, positive_integer, validated
 from ..utils.validation import check_classifier
 
@@ -17,8 +18,9 @@ def foolbox_pgd(model, x, y, *, norm: Norm, eps: float, step_size: float, steps:
             "l2": foolbox.attacks.L2ProjectedGradientDescentAttack}[norm]
     attack = kind(abs_stepsize=step_size, steps=steps, random_start=False)
     net = model if isinstance(model, nn.Module) else _Function(model)
-    return attack.run(foolbox.PyTorchModel(net, bounds=(0, 1), device=x.device), x,
-                      foolbox.criteria.Misclassification(y), epsilon=eps)
+    with evaluating(net):   # its backward passes would leave the weights gradients
+        return attack.run(foolbox.PyTorchModel(net, bounds=(0, 1), device=x.device), x,
+                          foolbox.criteria.Misclassification(y), epsilon=eps)
 
 
 class _Function(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from ..core import rng
 from ..probes import scores
 from ..utils.arguments import Norm, list_of, non_negative, positive_integer, validated
-from ..utils.validation import check_classifier
+from ..utils.validation import check_classifier, check_eval_mode
 from .gradient_based import pgd
 
 Defence = Literal["noised", "denoised"]
@@ -27,6 +27,7 @@ def defended(model, defence: Defence, sigma: float, *, seeds=None, draws: int = 
     seeds      of the noise, (n,), one for each image of a call, or of the first of them.
     draws      of the noise in a call; logits are their mean (Athalye et al. 2018: expectation over transformation).
     """
+    check_eval_mode(model)
     if sigma == 0:
         return model
     if defence == "denoised":

@@ -22,6 +22,7 @@ def ascend(x, gradient, *, step, project, steps, noise=0.0, generator=None, call
     generator  of that noise: a torch.Generator, or one int64 seed an image.
     callback   called as callback(t, x) after each step; a true answer stops the ascent.
     """
+    x = x.detach()
     if noise:
         seeds = rng.seeds(generator, len(x), x.device)
     for t in range(steps):

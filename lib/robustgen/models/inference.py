@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..utils.arguments import positive_integer, validated
 from ..utils.validation import check_classifier
 
 
+@validated(batch=positive_integer)
 @torch.no_grad()
 def logits_of(model, x, *, batch=500):
     """The model's logits (B, K), without gradients, from any number of images."""

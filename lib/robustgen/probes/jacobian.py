@@ -47,7 +47,7 @@ def krylov(matvec, v, steps, *, progress=False):
 
     Returns Q (B, steps, P), orthonormal rows, and the tridiagonal T (B, steps + 1, steps), both float64: A Q' = [Q; q]'
     T with one further direction q. The eigenvalues of T without its last row approach those of A from the ends of the
-    spectrum.
+    spectrum. Where the space has fewer dimensions, as that of a J'J of low rank, the rest of Q and T is zero.
     """
     from tqdm import tqdm
 
@@ -56,13 +56,15 @@ def krylov(matvec, v, steps, *, progress=False):
     beta = v.norm(dim=1)
     basis, t = v.new_empty(len(v), steps, v.shape[1]), v.new_zeros(len(v), steps + 1, steps)
     for i in tqdm(range(steps), desc="Lanczos", disable=not progress):
-        basis[:, i] = v / beta.clamp_min(1e-300)[:, None]
+        # what is left of an exhausted space is rounding, which need not be orthogonal to it
+        left = beta > 1e-13 * t.flatten(1).abs().amax(1)
+        basis[:, i] = torch.where(left[:, None], v / beta.clamp_min(1e-300)[:, None], 0)
         v = double(matvec(basis[:, i].to(like).view(shape)).flatten(1))
         t[:, i, i] = (basis[:, i] * v).sum(1)
         span = basis[:, :i + 1]
         for _ in range(2):   # once leaves float32 residues of the large eigenvectors
             v = v - (span.mT @ (span @ v[:, :, None]))[:, :, 0]
-        t[:, i + 1, i] = beta = v.norm(dim=1)
+        t[:, i + 1, i] = beta = torch.where(left, v.norm(dim=1), 0)
         if i + 1 < steps:
             t[:, i, i + 1] = beta
     return basis, t

@@ -11,6 +11,7 @@ import torch
 from ..core import ascent, rng
 from ..probes import scores
 from ..utils.arguments import fraction, positive, positive_integer, validated
+from ..utils.validation import check_noisy_images
 
 
 @validated(highest=positive, lowest=positive, count=positive_integer)
@@ -36,6 +37,7 @@ def blind(model, y, *, step: float, beta: float, lowest: float, steps: int, c=No
     """
     from tqdm import tqdm
 
+    check_noisy_images(y, torch.inf)
     seeds = rng.seeds(generator, len(y), y.device)
     gamma = ((1 - beta * step) ** 2 - (1 - step) ** 2) ** 0.5
     unit = torch.full((len(y),), 255.0, dtype=y.dtype, device=y.device)   # D(y) - y at sigma 255 is the score
@@ -67,6 +69,7 @@ def ancestral(model, y, sigmas, *, c=None, generator=None, progress=False):
     """
     from tqdm import tqdm
 
+    check_noisy_images(y, torch.inf)
     seeds = rng.seeds(generator, len(y), y.device)
     sigmas = _falling(model, sigmas)
     with torch.no_grad():
@@ -89,6 +92,7 @@ def annealed_langevin(model, y, sigmas, *, steps: int, step_size: float, c=None,
     """
     from tqdm import tqdm
 
+    check_noisy_images(y, torch.inf)
     seeds = rng.seeds(generator, len(y), y.device)
     for i, s in enumerate(tqdm(_falling(model, sigmas), desc="annealed Langevin", unit="level", disable=not progress)):
         a = step_size * (s / 255) ** 2

@@ -54,6 +54,8 @@ def check_labels(y, n, classes, device=None):
     if not isinstance(y, torch.Tensor) or y.shape != (n,) or y.dtype != torch.int64:
         got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
         raise ValueError(f"labels must be int64 of shape ({n},), got {got}. One class number for each image.")
+    if y.is_inference():
+        raise ValueError("labels come from torch.inference_mode(), which forbids gradients. Use y.clone() outside it.")
     if device is not None and y.device != device:
         raise ValueError(f"labels are on {y.device} and images on {device}. Use y.to(x.device).")
     if y.min() < 0 or y.max() >= classes:
