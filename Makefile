@@ -29,7 +29,7 @@ $(STAMP): requirements.txt pyproject.toml
 	uv pip install --quiet --python $(BIN)/python -r requirements.txt -e .
 	touch $@
 
-data: env ## Fetch MNIST and CIFAR-10 into data/ and check them
+data: env ## Fetch MNIST, CIFAR-10 and LPIPS's weights into data/ and check them
 	robustgen data
 	dvc commit --quiet data.dvc   # confirms the lock, and keeps a copy in DVC's cache
 

@@ -51,6 +51,7 @@ def offline(tmp_path, monkeypatch):
     def no_route(url):
         raise OSError("no route to host")
 
+    (tmp_path / "given").mkdir(exist_ok=True)
     monkeypatch.setenv("ROBUSTGEN_DATA", str(tmp_path / "given"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(download, "retrieve", no_route)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from robustgen.utils.mirrors import CHECKSUMS
+
 ROOT = Path(__file__).resolve().parents[1]
 LIB = ROOT / "lib/robustgen"
 MODULES = {f"{file.parent.name}.{file.stem}": file for file in LIB.glob("*/*.py") if file.stem != "__init__"}
@@ -73,11 +75,7 @@ def dotted(node):
 
 def loaded(notebook):
     """The runs whose nets a notebook loads: those that it, its module or its settings name, f-strings filled in."""
-    trees = [*cells(notebook), ast.parse(MODULES[f"experiments.{notebook}"].read_text())]
-    nodes = list(itertools.chain(*map(ast.walk, trees)))
-    words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    for profile in PROFILES:
-        words |= set(strings(yaml.safe_load((ROOT / f"params/{profile}/{notebook}.yaml").read_text())))
+    nodes, words = code(notebook)
     found = words & set(RUNS)
     for node in nodes:
         if isinstance(node, ast.JoinedStr):
@@ -87,6 +85,25 @@ def loaded(notebook):
                 rest = iter(fill)
                 found.add("".join(part.value if isinstance(part, ast.Constant) else next(rest) for part in node.values))
     return found & set(RUNS)
+
+
+def data(notebook):
+    """The parts of data/ that a notebook reads: datasets that it or one of its runs is named after, and LPIPS."""
+    nodes, words = code(notebook)
+    found = {word.partition("-")[0] for word in words | loaded(notebook)}
+    if any(isinstance(node, ast.Attribute) and node.attr == "load_lpips" for node in nodes):
+        found.add("lpips")
+    return found & set(CHECKSUMS)
+
+
+def code(notebook):
+    """All nodes of the code of a notebook and of its module, and all strings there and in its settings."""
+    trees = [*cells(notebook), ast.parse(MODULES[f"experiments.{notebook}"].read_text())]
+    nodes = list(itertools.chain(*map(ast.walk, trees)))
+    words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for profile in PROFILES:
+        words |= set(strings(yaml.safe_load((ROOT / f"params/{profile}/{notebook}.yaml").read_text())))
+    return nodes, words
 
 
 def strings(value):

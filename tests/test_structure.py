@@ -11,7 +11,8 @@ import sys
 import pytest
 import yaml
 
-from structure import LIB, MODULES, NOTEBOOKS, ROOT, closure, front_door, loaded, used
+from robustgen.utils.mirrors import CHECKSUMS
+from structure import LIB, MODULES, NOTEBOOKS, ROOT, closure, data, front_door, loaded, used
 
 PACKAGES = sorted({module.partition(".")[0] for module in MODULES})
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -112,6 +113,16 @@ def test_a_notebook_depends_on_the_runs_that_it_loads_and_the_report_names_them(
     deps = [dep.rpartition("/")[2] for dep in STAGES[notebook]["deps"] if "/checkpoints/" in dep]
     published = yaml.safe_load((ROOT / "published.yaml").read_text())
     assert sorted(deps) == sorted(published[notebook]["runs"]) == sorted(loaded(notebook))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_a_notebook_depends_on_the_data_that_it_reads(notebook):
+    deps = {dep for dep in STAGES[notebook]["deps"] if dep.startswith("results/data/")}
+    assert deps == {f"results/data/{name}.json" for name in data(notebook)}
+
+
+def test_each_part_of_the_data_is_checked_by_a_stage():
+    assert STAGES["data"]["matrix"]["name"] == list(CHECKSUMS)
 
 
 def test_the_report_depends_on_what_it_uses():

@@ -24,7 +24,7 @@ def positive(text):
 
 
 def data(args):
-    """Fetch MNIST and CIFAR-10 into data/ and check them."""
+    """Fetch MNIST, CIFAR-10 and LPIPS's weights into data/ and check them."""
     from .utils import mirrors
 
     if not args.check:
@@ -70,8 +70,9 @@ def pack(args):
     from .data import imagenet
     from .utils import download
 
+    target = download.given_folder() or paths.cache_folder()
     for split in imagenet.SPLITS:
-        imagenet.pack_imagenet(args.folder, download.folders()[0], split, args.side or imagenet.SIDE)
+        imagenet.pack_imagenet(args.folder, target, split, args.side or imagenet.SIDE)
 
 
 COMMANDS = {function.__name__: function for function in (data, train, report, zoo, profile, pack)}

@@ -44,7 +44,7 @@ def archive(tmp_path, monkeypatch):
 
 
 def place(folder, body):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / cifar100.ARCHIVE).write_bytes(body)
     return folder / cifar100.ARCHIVE
 

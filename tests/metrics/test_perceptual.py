@@ -1,23 +1,25 @@
-"""Perceptual distances, against torchmetrics with the same weights: random ones made here; the last test uses the real
-ones where there are any."""
+"""Perceptual distances, against torchmetrics with the same weights: random ones made here. The last tests use the real
+ones: AlexNet's are in data/, SqueezeNet's where the user has them."""
 
 from robustgen.utils.torchvision_import import torchvision  # before torchmetrics, which imports it
 
 # isort: split
 import io
-import os
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 from torchmetrics.functional.image.lpips import _LPIPS
 
+from robustgen.data.datasets import load_data
 from robustgen.metrics import perceptual
 from robustgen.models.builders import build_model
-from robustgen.utils import download, paths
+from robustgen.utils import download, mirrors, paths, sources
 
-REAL = Path(os.environ.get("ROBUSTGEN_DATA", "unset"))
+ALEX = paths.DATA / "lpips/alex.safetensors"
+SQUEEZE = [folder / "lpips/squeezenet1_1_features.pth" for folder in download.folders()]
 SIDES = {"alex": 31, "squeeze": 17}
 NETS = pytest.mark.parametrize("net", SIDES)
 
@@ -45,14 +47,22 @@ def states():
 
 @pytest.fixture
 def place(states, tmp_path, monkeypatch, offline):
-    """place(net, which, folder) writes a net's weights as the first or second of its files, whose checksum then fits;
+    """place(net) writes a net's weights, SqueezeNet's as the first or second of its files, whose checksum then fits;
     there is no network."""
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+
     def put(net, which=0, folder="given"):
-        file = list(perceptual.NETS[net].checksums)[which]
-        path = (tmp_path / "given" if folder == "given" else paths.cache_folder()) / file
+        file = list(perceptual.SQUEEZE)[which]
+        path = (paths.DATA / "lpips/alex.safetensors" if net == "alex"
+                else (tmp_path / "given" if folder == "given" else paths.cache_folder()) / file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(states[net], path)
-        monkeypatch.setitem(perceptual.NETS[net].checksums, file, download.digest(path, "sha256")[:8])
+        if net == "alex":
+            heads = {f"heads.{i}": head.clone() for i, head in enumerate(sources.lpips_heads("alex"))}
+            save_file(states[net] | heads, path)
+            monkeypatch.setitem(mirrors.CHECKSUMS["lpips"], path.name, download.digest(path, "md5"))
+        else:
+            torch.save(states[net], path)
+            monkeypatch.setitem(perceptual.SQUEEZE, file, download.digest(path, "sha256")[:8])
         return path
     return put
 
@@ -72,10 +82,10 @@ def theirs(states):
     return build
 
 
-@NETS
-@pytest.mark.parametrize("which, folder", [(0, "given"), (1, "given"), (0, "cache"), (1, "cache")])
+@pytest.mark.parametrize("net, which, folder", [
+    ("alex", None, None), *(("squeeze", which, folder) for which in (0, 1) for folder in ("given", "cache"))])
 def test_lpips_agrees_with_torchmetrics(place, theirs, net, which, folder):
-    place(net, which, folder)
+    place(net, which or 0, folder)
     a, b = maps(3, 3, 40, 50), maps(3, 3, 40, 50, seed=1) * torch.tensor([1, 0.3, 0.01])[:, None, None, None]
     before = torch.get_rng_state()
     ours = perceptual.load_lpips(net)(a, b)
@@ -135,15 +145,24 @@ def test_maps_that_are_none_are_refused(place):
 def test_missing_weights_name_the_file_its_address_and_the_remedy(place, monkeypatch, body, reason):
     if body:
         monkeypatch.setattr(download, "retrieve", lambda url: io.BytesIO(body))
-    url = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-    with pytest.raises(FileNotFoundError, match="^alexnet-owt-7be5be79.pth is missing, and could not be had from "
-                                                f"{re.escape(url)} .{reason}.; put it, or its features as "
-                                                "lpips/alexnet_features.pth, in the folder named by ROBUSTGEN_DATA$"):
-        perceptual.load_lpips()
+    with pytest.raises(FileNotFoundError, match="^squeezenet1_1-b8a52dc0.pth is missing, and could not be had from "
+                                                f"{re.escape(perceptual.SQUEEZE_URL)} .{reason}.; put it, or its "
+                                                "features as lpips/squeezenet1_1_features.pth, in the folder named by "
+                                                "ROBUSTGEN_DATA$"):
+        perceptual.load_lpips("squeeze")
     assert list(paths.cache_folder().iterdir()) == []
 
 
-@pytest.mark.parametrize("which, file", enumerate(perceptual.NETS["squeeze"].checksums))
+def test_alexnets_weights_that_are_missing_or_damaged_name_the_remedy(place):
+    with pytest.raises(FileNotFoundError, match="^data/lpips: alex.safetensors is missing; fetch it with: make data$"):
+        perceptual.load_lpips()
+    path = place("alex")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FileNotFoundError, match="^data/lpips: alex.safetensors has a wrong checksum .*; fetch it with"):
+        perceptual.load_lpips()
+
+
+@pytest.mark.parametrize("which, file", enumerate(perceptual.SQUEEZE))
 def test_damaged_weights_are_refused_with_the_remedy(place, which, file):
     path = place("squeeze", which)
     path.write_bytes(path.read_bytes()[:-1])
@@ -154,7 +173,7 @@ def test_damaged_weights_are_refused_with_the_remedy(place, which, file):
 
 
 def test_a_download_goes_to_the_cache_once(place, monkeypatch):
-    path, asked = place("squeeze", 1, "cache"), []
+    path, asked = place("squeeze", 0, "cache"), []
     body = path.read_bytes()
     path.unlink()
     monkeypatch.setattr(download, "retrieve", lambda url: asked.append(url) or io.BytesIO(body))
@@ -165,9 +184,8 @@ def test_a_download_goes_to_the_cache_once(place, monkeypatch):
 
 
 def test_the_addresses_are_torchvisions_and_an_unknown_net_is_told():
-    for net, weights in [("alex", "AlexNet_Weights"), ("squeeze", "SqueezeNet1_1_Weights")]:
-        url = getattr(torchvision.models, weights).IMAGENET1K_V1.url
-        assert perceptual.URL + list(perceptual.NETS[net].checksums)[1] == url
+    assert sources.ALEXNET_URL == torchvision.models.AlexNet_Weights.IMAGENET1K_V1.url
+    assert perceptual.SQUEEZE_URL == torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url
     with pytest.raises(ValueError, match="LPIPS net 'alexx' does not exist; did you mean 'alex'"):
         perceptual.load_lpips("alexx")
 
@@ -231,10 +249,38 @@ def test_alignment_is_one_minus_the_distance_whatever_the_scales(place):
     assert torch.allclose(perceptual.alignment(g[:3], 5 * g[:3], distance), torch.ones(3))
 
 
-@pytest.mark.skipif(not (REAL / "lpips").is_dir(),
-                    reason="LPIPS's real weights are not here; put them into lpips/ in the folder named by "
-                           "ROBUSTGEN_DATA")
-def test_with_the_real_weights_lpips_is_as_torchmetrics_documents_it():
+# With the real weights
+
+def formula(a, b):
+    """Section 3 of Zhang et al. 2018, written anew in double precision: (B,)."""
+    weights = {name: tensor.double() for name, tensor in load_file(ALEX).items()}
+    shift, scale = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]]).double().view(2, 1, 3, 1, 1)
+
+    def layers(x):
+        x = (x.double() - shift) / scale
+        for place, stride, padding, pooled in ((0, 4, 2, 0), (3, 1, 2, 1), (6, 1, 1, 1), (8, 1, 1, 0), (10, 1, 1, 0)):
+            x = F.max_pool2d(x, 3, 2) if pooled else x
+            x = F.conv2d(x, weights[f"features.{place}.weight"], weights[f"features.{place}.bias"], stride, padding)
+            x = x.clamp(min=0)
+            yield x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10)
+
+    return sum(torch.einsum("bchw,c->bhw", (p - q) ** 2, weights[f"heads.{i}"]).mean((1, 2))
+               for i, (p, q) in enumerate(zip(layers(a), layers(b))))
+
+
+def test_lpips_with_alexnet_is_that_of_the_package_lpips_and_of_the_formula():
+    """The values are those of lpips 0.1.4, LPIPS(net="alex", version="0.1") in double precision, with its own heads
+    and torchvision's AlexNet."""
+    a, b = (load_data("cifar10", "test")[part].unit * 2 - 1 for part in (slice(4), slice(4, 8)))
+    ours = perceptual.load_lpips()(a, b)
+    assert ours.tolist() == pytest.approx([0.1377385, 0.2369277, 0.2881715, 0.2930648], rel=1e-5)
+    assert ours.tolist() == pytest.approx(formula(a, b).tolist(), rel=1e-5)
+
+
+@pytest.mark.skipif(not any(path.is_file() for path in SQUEEZE),
+                    reason="SqueezeNet's real features are not here; put them as lpips/squeezenet1_1_features.pth into "
+                           "the folder named by ROBUSTGEN_DATA")
+def test_lpips_with_squeezenet_is_as_torchmetrics_documents_it():
     """The values are in the docstrings of learned_perceptual_image_patch_similarity: of release 1.9, and of earlier
     ones (the mean, seed 123)."""
     distance, generator = perceptual.load_lpips("squeeze"), torch.Generator().manual_seed(42)
@@ -243,4 +289,3 @@ def test_with_the_real_weights_lpips_is_as_torchmetrics_documents_it():
     generator = torch.Generator().manual_seed(123)
     a, b = (torch.rand(10, 3, 100, 100, generator=generator) * 2 - 1 for _ in "ab")
     assert distance(a, b).mean().item() == pytest.approx(0.1008, abs=5e-5)
-    assert (perceptual.load_lpips("alex")(a, b) > 0.1).all()

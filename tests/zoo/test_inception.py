@@ -69,7 +69,7 @@ def small(tmp_path, monkeypatch, offline):
     """small(checkpoint, fits) saves a file that is not the weights; its checksum fits or not."""
     def put(checkpoint, fits=True):
         path = tmp_path / "given" / FILE
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         torch.save(checkpoint, path)
         if fits:
             monkeypatch.setattr(inception, "CHECKSUM", ("sha256", download.digest(path, "sha256")))

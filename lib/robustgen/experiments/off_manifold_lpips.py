@@ -106,18 +106,14 @@ def reference_gradient(model, x, y, kind, *, batch=250):
 
 
 def likeness_measures(net, model, layers, device="cpu"):
-    """How alike two maps are, in several ways: ({name: (gradient, reference) -> (B,)}, what is missing and why, or "").
+    """How alike two maps are, in several ways: {name: (gradient, reference) -> (B,)}.
 
-    LPIPS with `net` comes first, where its weights can be had. The cosine and the deep features of `model`, a net of
-    ours, are always there, under their own names.
+    LPIPS with `net` comes first; then the cosine and the deep features of `model`, a net of ours, under their own
+    names.
     """
-    own = perceptual.feature_distance(model, layers)
-    found = {"cosine": perceptual.cosine, "1 − deep-feature distance": lambda a, b: perceptual.alignment(a, b, own)}
-    try:
-        distance = perceptual.load_lpips(net, device)
-    except OSError as reason:
-        return found, f"no LPIPS: {reason}"
-    return {"1 − LPIPS": lambda a, b: perceptual.alignment(a, b, distance)} | found, ""
+    lpips, own = perceptual.load_lpips(net, device), perceptual.feature_distance(model, layers)
+    return {"1 − LPIPS": lambda a, b: perceptual.alignment(a, b, lpips), "cosine": perceptual.cosine,
+            "1 − deep-feature distance": lambda a, b: perceptual.alignment(a, b, own)}
 
 
 def measure_family(run, profile, x, y, *, judged, bases, radii, radius, draws, references, alike, mask=None,
@@ -129,7 +125,8 @@ def measure_family(run, profile, x, y, *, judged, bases, radii, radius, draws, r
     bases        {name: tangent spaces at x}. Of the first, "on @ r" and "off @ r" for each of `radii`
                  (`manifold.sensitivity`, with `draws`) and "rho_2" (`manifold.rho_on` of the log-odds' gradient); of
                  others, "on @ radius, <name>" and so on. {} where none are known: these columns are then left out.
-    references   {name: Reference}; alike: {name: measure} as of `measures`. A column "<measure>, <name>" for each pair.
+    references   {name: Reference}; alike: {name: measure} as of `likeness_measures`. A column "<measure>, <name>"
+                 for each pair.
     mask         pixels that broadcast with x: "on mask" is the share of the log-odds' squared gradient there.
     attack       arguments of robust_accuracy for "robust accuracy" at x.
 

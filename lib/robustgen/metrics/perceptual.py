@@ -5,37 +5,36 @@ A map is the picture of a gradient or a score. `alignment` is the off-manifold p
 B.10): 1 - LPIPS of a net's input gradient and the score at the same image. All values are per image.
 """
 
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from safetensors.torch import load_file
 
 from ..models.layers import features
-from ..utils import download
+from ..utils import download, mirrors, paths, sources
 from ..utils.arguments import known
 from ..utils.validation import check_eval_mode
 
 
 @dataclass(frozen=True)
 class Net:
-    """A net of torchvision, and the files of its weights: of its features alone, or torchvision's own."""
+    """A net of torchvision whose features LPIPS compares."""
 
     name: str
-    taps: tuple       # names in its `features` of the layers that LPIPS compares
+    taps: tuple       # names in its `features` of the layers that are compared
     smallest: int     # pixels of a map's side with which each of them still has an output
-    checksums: dict   # file: sha256, or the first digits of it, which torchvision has in the name
 
 
 NETS = {
-    "alex": Net("alexnet", ("1", "4", "7", "9", "11"), 31, {
-        "lpips/alexnet_features.pth": "1454cf628f565bb39c929b4ab19c33d8c662292055b946c48daaeb6ccaf8811d",
-        "alexnet-owt-7be5be79.pth": "7be5be79"}),
-    "squeeze": Net("squeezenet1_1", ("1", "4", "7", "9", "10", "11", "12"), 17, {
-        "lpips/squeezenet1_1_features.pth": "65848f4c678bba05bcc2fc7c35df775d303ffcbc3e24e770a727cb4296e10e84",
-        "squeezenet1_1-b8a52dc0.pth": "b8a52dc0"}),
+    "alex": Net("alexnet", ("1", "4", "7", "9", "11"), 31),
+    "squeeze": Net("squeezenet1_1", ("1", "4", "7", "9", "10", "11", "12"), 17),
 }
-URL = "https://download.pytorch.org/models/"
+SQUEEZE_URL = "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth"
+SQUEEZE = {   # file: sha256, or the first digits of it, which torchvision has in the name
+    "squeezenet1_1-b8a52dc0.pth": "b8a52dc0",
+    "lpips/squeezenet1_1_features.pth": "65848f4c678bba05bcc2fc7c35df775d303ffcbc3e24e770a727cb4296e10e84",
+}
 
 
 def load_lpips(net="alex", device="cpu"):
@@ -45,25 +44,22 @@ def load_lpips(net="alex", device="cpu"):
     net    "alex", as in the off-manifold paper, for maps of at least 31 pixels a side, or "squeeze", for 17.
     a, b   (B, C, H, W) in [-1, 1] on `device`; C is 3, or 1, which is repeated.
 
-    The net's weights are looked for in the folder named by ROBUSTGEN_DATA, then in the user's cache, to which
-    torchvision's are downloaded where both lack them; those of the channels come with torchmetrics. Raises
-    FileNotFoundError where they are not to be had, OSError for a wrong checksum, ValueError for an unknown net; f, for
-    maps of other shapes or ranges, or too small.
+    The weights with "alex" are in data/; SqueezeNet's are looked for in the folder named by ROBUSTGEN_DATA, then in the
+    user's cache, to which torchvision's are downloaded where both lack them. Raises FileNotFoundError where they are
+    not to be had, OSError for a wrong checksum, ValueError for an unknown net; f, for maps of other shapes or ranges,
+    or too small.
     """
     from ..utils.torchvision_import import torchvision
 
     entry = NETS[known("LPIPS net", net, NETS)]
-    state = torch.load(_find(entry), map_location="cpu", weights_only=True)
+    state, heads = _alex() if net == "alex" else _squeeze()
     with torch.device("meta"):   # neither time nor random numbers for weights that are replaced
         layers = getattr(torchvision.models, entry.name)().features
     layers.load_state_dict({key.removeprefix("features."): value for key, value in state.items()
                             if key.startswith("features.")}, assign=True)
     layers = layers[:int(entry.taps[-1]) + 1]   # a pooling after the last would need larger maps
     tapped = features(layers.eval().requires_grad_(False).to(device), entry.taps)
-    heads = importlib.metadata.distribution("torchmetrics").locate_file(
-        f"torchmetrics/functional/image/lpips_models/{net}.pth")
-    # (channels, 1) of each tap
-    heads = [head.view(-1, 1).to(device) for head in torch.load(heads, map_location="cpu", weights_only=True).values()]
+    heads = [head.view(-1, 1).to(device) for head in heads]
     # of ImageNet in [-1, 1]
     mean, std = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]], device=device)[:, :, None, None]
 
@@ -140,8 +136,16 @@ def _check(a, b):
         raise ValueError("maps must lie in [-1, 1], without NaN; use perceptual.max_normalised")
 
 
-def _find(net):
-    """The path of a net's weights, with the right checksum; downloads torchvision's file where there is none."""
-    (ours, _), (theirs, _) = net.checksums.items()
-    forms = [{file: ("sha256", net.checksums[file])} for file in (theirs, ours)]
-    return download.obtain(theirs, URL + theirs, *forms, put=f"it, or its features as {ours},")[0]
+def _alex():
+    """Weights of AlexNet's features, and of the channels of each tap."""
+    mirrors.check_datasets(["lpips"])
+    state = load_file(paths.DATA / "lpips/alex.safetensors")
+    return state, [state[f"heads.{i}"] for i in range(5)]
+
+
+def _squeeze():
+    """The same of SqueezeNet."""
+    theirs, ours = SQUEEZE
+    forms = [{file: ("sha256", digits)} for file, digits in SQUEEZE.items()]
+    file, = download.obtain(theirs, SQUEEZE_URL, *forms, put=f"it, or its features as {ours},")
+    return torch.load(file, map_location="cpu", weights_only=True), sources.lpips_heads("squeeze")

@@ -1,13 +1,16 @@
 """Files that can be downloaded again: where they are looked for, how they are fetched and checked."""
 
+import contextlib
 import hashlib
+import http.client
 import io
 import os
 import textwrap
 import urllib.request
-from pathlib import Path
 
 from . import paths
+
+TIMEOUT = 20   # seconds without an answer
 
 
 def digest(path, algorithm):
@@ -17,27 +20,51 @@ def digest(path, algorithm):
 
 
 def retrieve(url):
-    """The bytes behind an address as a BytesIO, with a progress bar; OSError where they end early."""
+    """The bytes behind an address as a BytesIO, with a progress bar; OSError where they end early, or are a web page,
+    as from a network that wants a login."""
     from tqdm import tqdm
 
-    with urllib.request.urlopen(url, timeout=20) as reply:
-        total = int(reply.headers.get("Content-Length", 0)) or None
-        body = io.BytesIO()
-        with tqdm(total=total, unit="B", unit_scale=True, desc=url.rpartition("/")[2]) as bar:
-            while chunk := reply.read(1 << 18):
-                body.write(chunk)
-                bar.update(len(chunk))
+    body, total = io.BytesIO(), None
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as reply:
+            total = int(reply.headers.get("Content-Length", 0)) or None
+            with tqdm(total=total, unit="B", unit_scale=True, desc=url.rpartition("/")[2]) as bar:
+                while chunk := reply.read(1 << 18):
+                    body.write(chunk)
+                    bar.update(len(chunk))
+    except http.client.HTTPException as error:   # is no OSError
+        raise OSError(f"{url} was cut off ({shortened(error)})") from None
     if total and body.tell() != total:
         raise OSError(f"{url} was cut off at {body.tell()} of {total} bytes")
     body.seek(0)
+    if body.getvalue()[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise OSError(f"{url} gave a web page in place of the file")
     return body
+
+
+def given_folder():
+    """The folder named by ROBUSTGEN_DATA, None where it is not set. `~` is the user's home; a relative path counts
+    from the repository, as notebooks and stages run in different folders.
+
+    Raises NotADirectoryError, which names the remedy, if it is no folder.
+    """
+    given = os.environ.get("ROBUSTGEN_DATA")
+    if not given:
+        return None
+    folder = paths.ROOT / os.path.expanduser(given)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"ROBUSTGEN_DATA should name a folder, and {folder} is none; make it, or correct or "
+                                 "unset the variable")
+    return folder
 
 
 def folders():
     """Where files that stay outside the repository are looked for: the folder named by ROBUSTGEN_DATA, then the user's
-    cache."""
-    given = os.environ.get("ROBUSTGEN_DATA")
-    return ([Path(given)] if given else []) + [paths.cache_folder()]
+    cache; either may be lacking."""
+    found = [given_folder()]
+    with contextlib.suppress(FileNotFoundError):
+        found.append(paths.cache_folder())
+    return [folder for folder in found if folder]
 
 
 def obtain(title, url, *forms, put="it", fetch=None):

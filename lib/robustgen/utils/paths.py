@@ -22,8 +22,15 @@ RESULTS = ROOT / "results"
 
 
 def cache_folder():
-    """The user's folder for what can be downloaded again: robustgen/ in XDG_CACHE_HOME, else in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robustgen"
+    """The user's folder for what can be downloaded again: robustgen/ in XDG_CACHE_HOME, else in ~/.cache.
+
+    Raises FileNotFoundError where the user has no home.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:   # the variable is void if it is relative
+        return (given if given.is_absolute() else Path.home() / ".cache") / "robustgen"
+    except RuntimeError:
+        raise FileNotFoundError("there is no home folder to keep it in; set HOME or XDG_CACHE_HOME") from None
 
 
 @contextmanager
