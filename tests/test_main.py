@@ -11,7 +11,7 @@ from conftest import ROOT
 from robustgen.__main__ import main
 from robustgen.utils import paths
 
-COMMANDS = ["data", "train", "report", "zoo", "profile", "pack"]
+COMMANDS = ["data", "train", "report", "compare", "zoo", "profile", "pack"]
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -31,7 +31,7 @@ def test_commands_end_in_one_sentence(capsys, arguments, message):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ([], "a command is missing: data, train, report, zoo, profile, pack; see: robustgen --help"),
+    ([], "a command is missing: data, train, report, compare, zoo, profile, pack; see: robustgen --help"),
     (["train", "--profile"], "robustgen train: argument --profile: expected one argument; see: robustgen train --help"),
     (["train", "--precision", "fp8"], "invalid choice: 'fp8'"),
     (["pack", "folder", "--side", "0"], "'0' should be a whole number, at least 1"),
