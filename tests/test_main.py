@@ -30,6 +30,12 @@ def test_commands_end_in_one_sentence(capsys, arguments, message):
     assert message in error and len(error.strip().splitlines()) == 1
 
 
+def test_a_report_without_results_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", paths.ROOT / "results" / tmp_path.name)
+    assert main(["report", "paper"]) == 1
+    assert not paths.RESULTS.exists()
+
+
 @pytest.mark.parametrize("arguments, message", [
     ([], "a command is missing: data, train, report, compare, zoo, profile, pack; see: robustgen --help"),
     (["train", "--profile"], "robustgen train: argument --profile: expected one argument; see: robustgen train --help"),
