@@ -16,7 +16,7 @@ WORKERS ?= 2
 # By default glibc gives large blocks back to the system and takes them anew at each step of a net: page faults.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
-# OpenMP's idle threads spin by default, on cores that a second process needs. robustgen/__init__.py has it, too.
+# As robustgen/__init__.py, which says why: notebooks load torch before robustgen.
 export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: help clone torch env data repro reproduce test lab bench store lock
