@@ -9,7 +9,10 @@ import pytest
 
 from conftest import ROOT
 from robustgen.__main__ import main
+from robustgen.experiments.settings import load_settings
 from robustgen.utils import paths
+from robustgen.utils.profiles import chosen_profile
+from robustgen.zoo.trained import load_net
 
 COMMANDS = ["data", "train", "report", "compare", "zoo", "profile", "pack"]
 
@@ -70,6 +73,9 @@ def test_outside_a_clone_a_command_says_what_it_needs(capsys, tmp_path, monkeypa
     assert main(["zoo"]) == 1
     error = capsys.readouterr().err
     assert "need a clone of the repository" in error and "make env" in error and len(error.splitlines()) == 1
+    for call in (lambda: load_net("mnist-robust", "laptop"), lambda: load_settings("laptop", "jeat"), chosen_profile):
+        with pytest.raises(FileNotFoundError, match="trained nets need a clone of the repository.*make env"):
+            call()
 
 
 def test_without_a_name_the_runs_and_the_profile_are_printed(capsys):

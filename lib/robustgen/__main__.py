@@ -135,9 +135,6 @@ def parser():
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if not paths.PARAMS.is_dir():
-            raise OSError(f"robustgen's commands need a clone of the repository, with its params/ and dvc.yaml; "
-                          f"{paths.ROOT} is none. Clone it, and run `make env` there.")
         whole = parser()
         if not arguments:
             whole.error(f"a command is missing: {', '.join(COMMANDS)}")
