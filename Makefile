@@ -32,7 +32,7 @@ torch:
 	@test ! -e $(STAMP) || test "$$(cat $(STAMP))" = "$(TORCH)" \
 		|| { echo ".venv/ was made with TORCH='$$(cat $(STAMP))', not '$(TORCH)'; delete .venv/ to change it." >&2; exit 1; }
 
-env: $(STAMP) ## Create .venv/ with the versions of requirements.txt: make env [TORCH=cpu], for 1.7 GB where CUDA takes 5.5 GB
+env: $(STAMP) ## Create .venv/ with the versions of requirements.txt: make env [TORCH=cpu], 1.9 GB in place of 5.5 with CUDA
 
 $(STAMP): requirements.txt pyproject.toml | torch
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
