@@ -70,6 +70,10 @@ def test_a_line_that_was_deleted_no_longer_counts(run):
     assert run(OWN + "eps = 1.0", SETTINGS, OWN) == {"profile": "test"}
 
 
+def test_a_branch_that_is_not_taken_assigns_nothing(run):
+    assert run(OWN + "if profile == 'gpu':\n    eps = 1.0", SETTINGS, "eps = 7") == {"profile": "test"}
+
+
 def test_papermills_values_are_those_of_the_command(run):
     found = run(OWN, papermill(profile="gpu", eps=math.nan, seeds=[0, 1], name=None))
     assert math.isnan(found.pop("eps")) and found == {"profile": "gpu", "seeds": [0, 1], "name": None}
