@@ -86,10 +86,13 @@ def test_a_second_make_repro_is_refused_as_long_as_anything_of_the_first_one_wor
     assert folder.make("repro")[0] == 0
 
 
-def test_dvc_gives_its_reasons(folder):
-    """With --quiet it would hide them: a lock that is held, or what is missing."""
-    folder.program("dvc", 'case "$*" in *--quiet*) ;; *) echo "ERROR: Unable to acquire lock." >&2 ;; esac; exit 255')
-    code, _, error = folder.make("data")
+@pytest.mark.parametrize("target, command", [("data", "commit"), ("repro", "pull"), ("repro", "repro"),
+                                             ("store", "push")])
+def test_dvc_gives_its_reasons(folder, target, command):
+    """With --quiet it hides them: a lock that is held, or what is missing."""
+    folder.program("dvc", f'case "$*" in {command}*--quiet*) exit 255 ;; {command}*) echo "ERROR: Unable to acquire '
+                          'lock." >&2; exit 255 ;; esac')
+    code, _, error = folder.make(target)
     assert code == 2 and error.startswith("ERROR: Unable to acquire lock.\n")
 
 

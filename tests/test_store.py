@@ -113,9 +113,9 @@ def test_a_fresh_clone_gets_the_checkpoints_and_trains_nothing(checkout):
     assert len(weights) >= sum(len(load_run("laptop", run).members()) for run in run_names("laptop"))
 
 
-@pytest.mark.parametrize("arguments, words", [([], "dvc pull --allow-missing --remote store train"),
+@pytest.mark.parametrize("arguments, words", [([], "dvc pull --quiet --allow-missing --remote store train"),
                                               (["FRESH=1"], "dvc repro --force train")])
 def test_make_repro_pulls_and_fresh_trains(arguments, words):
     plan = subprocess.run(["make", "-n", "repro", *arguments], cwd=ROOT, capture_output=True, text=True,
                           check=True).stdout
-    assert words in plan and plan.count("--remote store") + plan.count("--force") == 1
+    assert words in plan and ("--remote store" in plan) != ("--force" in plan)
