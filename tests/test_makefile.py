@@ -64,6 +64,13 @@ def test_an_unpacked_zip_is_told_that_a_clone_is_needed_before_anything_is_insta
     assert "no git clone" in refused(folder, target) and not folder.stamp.exists()
 
 
+@pytest.mark.parametrize("arguments, words", [([], "dvc pull --quiet --allow-missing --remote store train"),
+                                              (["FRESH=1"], "dvc repro --force train")])
+def test_make_repro_pulls_and_fresh_trains(folder, arguments, words):
+    plan = folder.make("-n", "repro", *arguments)[1]
+    assert words in plan and ("--remote store" in plan) != ("--force" in plan)
+
+
 def test_repro_ends_with_the_comparison(folder):
     code, out, error = folder.make("repro", "PROFILE=test")
     lines = out.splitlines()
