@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# The build of torch to install, such as cpu, as uv's --torch-backend has it; later on the one that .venv/ has.
+TORCH ?= $(shell cat $(STAMP) 2>/dev/null)
 
 # dvc does not put its own folder on the PATH of its stages. uv does not read pip's folder of wheels.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -14,41 +16,59 @@ WORKERS ?= 2
 # By default glibc gives large blocks back to the system and takes them anew at each step of a net: page faults.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
+# As robustgen/__init__.py, which says why: notebooks load torch before robustgen.
+export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: help env data repro test lab bench store lock
+.PHONY: help clone torch env data repro reproduce test lab bench store lock
 .DEFAULT_GOAL := help
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
 
-env: $(STAMP) ## Create the environment in .venv/ with the versions of requirements.txt
+clone:
+	@test -e .git || { echo "This is no git clone, which DVC needs: instead of a ZIP, get the repository by git clone." >&2; exit 1; }
 
-$(STAMP): requirements.txt pyproject.toml
+torch:
+	@test ! -e $(STAMP) || test "$$(cat $(STAMP))" = "$(TORCH)" \
+		|| { echo ".venv/ was made with TORCH='$$(cat $(STAMP))', not '$(TORCH)'; delete .venv/ to change it." >&2; exit 1; }
+
+env: $(STAMP) ## Create .venv/ with the versions of requirements.txt: make env [TORCH=cpu], 1.9 GB in place of 5.5 with CUDA
+
+$(STAMP): requirements.txt pyproject.toml | torch
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^uv==' requirements.txt)
-	uv pip install --quiet --python $(BIN)/python -r requirements.txt -e .
-	touch $@
+	uv pip install --quiet --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH)) -r requirements.txt -e .
+	echo $(TORCH) >$@
 
-data: env ## Fetch MNIST, CIFAR-10 and LPIPS's weights into data/ and check them
+data: clone env ## Fetch MNIST, CIFAR-10 and LPIPS's weights into data/ and check them
 	robustgen data
-	dvc commit --quiet data.dvc   # confirms the lock, and keeps a copy in DVC's cache
+	dvc commit data.dvc   # confirms the lock, and keeps a copy in DVC's cache
 
-repro: data ## Run the pipeline: make repro [PROFILE=test|laptop|gpu|paper] [FRESH=1]; FRESH trains even what store/ has
+SHIPPED := --allow-missing --remote store train
+
+repro: clone env ## Run the pipeline: make repro [PROFILE=test|laptop|gpu|paper] [FRESH=1]; FRESH trains even what store/ has
+	@mkdir -p .dvc/tmp && exec 9>>.dvc/tmp/make.lock && python -c $$'$(ALONE)' && $(MAKE) --no-print-directory reproduce
+
+# Locks file 9 for the shell, which opened it, and all that it starts: the system gives it back when the last of them ends.
+ALONE = import fcntl, sys\ntry: fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)\nexcept BlockingIOError: sys.exit("Another make repro runs in this folder; wait until it ends.")
+
+reproduce: data
 	$(if $(PROFILE),robustgen profile $(PROFILE))
-	$(if $(FRESH),dvc repro --force train,dvc pull --quiet --allow-missing --remote store train)
+	$(if $(FRESH),dvc repro --force train,dvc pull --quiet $(SHIPPED) || dvc pull $(SHIPPED))   # again aloud: --quiet hides the reason, too
 	dvc repro
 	@for profile in $$(robustgen profile); do echo "The report is results/$$profile/REPORT.md"; done
+	@robustgen compare
 
 test: data ## Run the tests: make test [WORKERS=2] [ARGS="-k pgd"]
 	OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
-lab: data ## Open JupyterLab on notebooks/
-	jupyter lab --notebook-dir notebooks
+lab: data ## Open JupyterLab on notebooks/: make lab [ARGS=--allow-root]
+	JUPYTER_CONFIG_PATH=.jupyter:$$JUPYTER_CONFIG_PATH jupyter lab --notebook-dir notebooks $(ARGS)   # .jupyter/ says no to news
 
 bench: data ## Measure the speed claims, each beside its alternative: make bench [ARGS=training]
 	python benchmarks/bench.py $(ARGS)
 
-store: env ## Put the checkpoints of the chosen profile into store/, from which others get them
+store: clone env ## Put the checkpoints of the chosen profile into store/, from which others get them
 	dvc push --remote store train
 
 lock: env ## Renew requirements.txt from pyproject.toml: make lock [ARGS=--upgrade]

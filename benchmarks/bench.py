@@ -53,11 +53,16 @@ def pair(title, ours, theirs, n):
             result = side()
             row[side] = (time.perf_counter() - began, result)
         times.append([row[ours][0], row[theirs][0]])
+    print_pair(title, times)
+    return row[ours][1], row[theirs][1]
+
+
+def print_pair(title, times):
+    """The line of a pair, from the seconds (ours, theirs) of each turn."""
     a, b = (statistics.median(column) for column in zip(*times))
     ratios = sorted(t / o for o, t in times)
     print(f"{title:70} {a * 1e3:9.1f} ms {b * 1e3:9.1f} ms   {statistics.median(ratios):6.2f}×  [{ratios[0]:.2f}, "
-          f"{ratios[-1]:.2f}]  n = {n}", flush=True)
-    return row[ours][1], row[theirs][1]
+          f"{ratios[-1]:.2f}]  n = {len(times)}", flush=True)
 
 
 def torchattacks_pgd(model, x, y):
@@ -177,12 +182,10 @@ def generation_pair():
                                    for i in range(len(x0))]), 9)
     print(f"    pixels that agree to 1e-3: {((a - b).abs() < 1e-3).float().mean():.2%}")
     runs = {kept: [thousand(kept) for _ in range(5)] for kept in (True, False)}
-    (a, peak), (b, _) = (map(statistics.median, zip(*turns)) for turns in runs.values())
-    ratios = sorted(other / ours for (ours, _), (other, _) in zip(*runs.values()))
-    print(f"{'1000 trajectories of 20 steps: memory kept by glibc, or given back':70} {a * 1e3:9.1f} ms {b * 1e3:9.1f} "
-          f"ms   {statistics.median(ratios):6.2f}×  "
-          f"[{ratios[0]:.2f}, {ratios[-1]:.2f}]  n = 5\n    with every iterate kept; peak memory of the process: "
-          f"{peak:.2f} GiB")
+    print_pair("1000 trajectories of 20 steps: memory kept by glibc, or given back",
+               [(ours, other) for (ours, _), (other, _) in zip(*runs.values())])
+    print(f"    with every iterate kept; peak memory of the process: {statistics.median(m for _, m in runs[True]):.2f} "
+          "GiB")
 
 
 def thousand(kept):
@@ -198,13 +201,15 @@ def thousand(kept):
 
 THOUSAND = """
 import resource, time, torch
-from robustgen import generate, zoo
-net = zoo.load("mnist-l2", "laptop", eps=1.0).to(memory_format=torch.contiguous_format)
-x0 = generate.gaussian(1000, (1, 28, 28), generator=0)
+from robustgen.sampling.drift import pgdd
+from robustgen.sampling.starts import gaussian_start
+from robustgen.zoo.trained import load_net
+net = load_net("mnist-l2", "laptop", eps=1.0).to(memory_format=torch.contiguous_format)
+x0 = gaussian_start(1000, (1, 28, 28), generator=0)
 settings = dict(drift_noise=0.2, diffusion_noise=0.01, eps=1.0, step_size=1.0, steps=20, generator=0, record=range(21))
-generate.pgdd(net, x0[:50], **settings)
+pgdd(net, x0[:50], **settings)
 began = time.perf_counter()
-generate.pgdd(net, x0, **settings)
+pgdd(net, x0, **settings)
 print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 
@@ -399,6 +404,55 @@ def stacked(nets, batches, lr=0.0):
     return one_by_one, at_once
 
 
+# Processes that share the cores
+
+def sharing_pairs(steps, n):
+    """One training and two at once, where idle threads of OpenMP spin briefly, as make has it, against its default."""
+    for processes in (1, 2):
+        turns = []
+        for turn in range(n):
+            sides = {}
+            for spins in ("10000", None) if turn % 2 else (None, "10000"):
+                sides[spins] = together(processes, spins, steps)
+            turns.append((sides["10000"], sides[None]))
+        print_pair(f"{steps} steps of resnet10, {processes} training at once, OpenMP's default spinning", turns)
+
+
+def together(processes, spins, steps):
+    """Seconds that `processes` trainings of so many steps take that begin at once, the last one's; `spins` is
+    GOMP_SPINCOUNT, None for the default."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GOMP_", "OMP_"))}
+    environment |= {"GOMP_SPINCOUNT": spins} if spins else {}
+    started = [subprocess.Popen([sys.executable, "-c", TRAINING, str(steps)], env=environment, text=True,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(processes)]
+    for process in started:
+        process.stdout.readline()   # it is ready
+    began = time.perf_counter()
+    for process in started:
+        process.stdin.close()
+    if any(process.wait() for process in started):
+        sys.exit("a training of the benchmark failed")
+    return time.perf_counter() - began
+
+
+TRAINING = """
+import sys, torch   # before robustgen, which would set GOMP_SPINCOUNT
+from robustgen.models.builders import build_model
+net = build_model("resnet10", width=16, generator=0)
+x, y = torch.rand(128, 3, 32, 32).contiguous(memory_format=torch.channels_last), torch.arange(128) % 10
+optimizer = torch.optim.SGD(net.parameters(), 0.01)
+def step():
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(net(x), y).backward()
+    optimizer.step()
+step()
+print("ready", flush=True)
+sys.stdin.read()
+for _ in range(int(sys.argv[1])):
+    step()
+"""
+
+
 # Manifolds
 
 def manifold_pairs():
@@ -442,8 +496,8 @@ def manifold_pairs():
 def main():
     parser = argparse.ArgumentParser(prog="make bench", description="Measure the speed claims, each beside its "
                                                                     "alternative.")
-    parser.add_argument("part", nargs="?", choices=("import", "attacks", "generation", "training", "manifold"),
-                        help="only this part")
+    parser.add_argument("part", nargs="?", help="only this part",
+                        choices=("import", "attacks", "generation", "training", "sharing", "manifold"))
     part = parser.parse_args().part
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"{torch.get_num_threads()} CPU threads, {torch.cuda.get_device_name() if device == 'cuda' else 'no GPU'}, "
@@ -469,6 +523,8 @@ def main():
         data_path_pair()
         layout_pairs()
         adversarial_pair()
+    if part in (None, "sharing"):
+        sharing_pairs(steps=30, n=5)
     if part in (None, "manifold"):
         manifold_pairs()
 

@@ -95,7 +95,7 @@ class Copy:
         return Copy(home)
 
     def fetch(self):
-        self.run("sh", "-c", "robustgen data && dvc commit --quiet data.dvc")   # as `make data` does
+        self.run("sh", "-c", "robustgen data && dvc commit data.dvc")   # as `make data` does
 
 
 @pytest.fixture(scope="session")

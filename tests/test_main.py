@@ -9,9 +9,12 @@ import pytest
 
 from conftest import ROOT
 from robustgen.__main__ import main
+from robustgen.experiments.settings import load_settings
 from robustgen.utils import paths
+from robustgen.utils.profiles import chosen_profile
+from robustgen.zoo.trained import load_net
 
-COMMANDS = ["data", "train", "report", "zoo", "profile", "pack"]
+COMMANDS = ["data", "train", "report", "compare", "zoo", "profile", "pack"]
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -30,8 +33,14 @@ def test_commands_end_in_one_sentence(capsys, arguments, message):
     assert message in error and len(error.strip().splitlines()) == 1
 
 
+def test_a_report_without_results_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", paths.ROOT / "results" / tmp_path.name)
+    assert main(["report", "paper"]) == 1
+    assert not paths.RESULTS.exists()
+
+
 @pytest.mark.parametrize("arguments, message", [
-    ([], "a command is missing: data, train, report, zoo, profile, pack; see: robustgen --help"),
+    ([], "a command is missing: data, train, report, compare, zoo, profile, pack; see: robustgen --help"),
     (["train", "--profile"], "robustgen train: argument --profile: expected one argument; see: robustgen train --help"),
     (["train", "--precision", "fp8"], "invalid choice: 'fp8'"),
     (["pack", "folder", "--side", "0"], "'0' should be a whole number, at least 1"),
@@ -64,6 +73,9 @@ def test_outside_a_clone_a_command_says_what_it_needs(capsys, tmp_path, monkeypa
     assert main(["zoo"]) == 1
     error = capsys.readouterr().err
     assert "need a clone of the repository" in error and "make env" in error and len(error.splitlines()) == 1
+    for call in (lambda: load_net("mnist-robust", "laptop"), lambda: load_settings("laptop", "jeat"), chosen_profile):
+        with pytest.raises(FileNotFoundError, match="trained nets need a clone of the repository.*make env"):
+            call()
 
 
 def test_without_a_name_the_runs_and_the_profile_are_printed(capsys):

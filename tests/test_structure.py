@@ -5,6 +5,7 @@ import builtins
 import collections
 import importlib
 import inspect
+import os
 import subprocess
 import sys
 
@@ -85,6 +86,17 @@ def test_importing_the_package_loads_nothing_heavy():
             "print([m for m in ('torch', 'numpy', 'matplotlib', 'pandas', 'lightning_fabric') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("given, seen", [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_idle_threads_of_openmp_spin_as_briefly_as_under_make_or_as_the_user_says(given, seen):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GOMP_", "OMP_"))}
+    done = subprocess.run([sys.executable, "-c", "import robustgen as rg; rg.pgd"], capture_output=True, text=True,
+                          check=True, env=environment | {"OMP_DISPLAY_ENV": "VERBOSE"} | given)
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("this torch has another OpenMP than GNU's")
+    assert f"GOMP_SPINCOUNT = '{seen}'" in done.stderr
+    assert "export GOMP_SPINCOUNT ?= 10000\n" in (ROOT / "Makefile").read_text()
 
 
 def packages(modules):

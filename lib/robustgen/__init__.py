@@ -5,6 +5,12 @@ such as `rg.probes.manifold.rho_off`. Everything is imported when it is first us
 `__init__.pyi`.
 """
 
+import os
+
 import lazy_loader
+
+# OpenMP's idle threads spin for milliseconds, on cores that a second process could use (docs/benchmarks.md). They read
+# this when torch is loaded: too late if that is before robustgen, in time for its commands and whatever make starts.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -53,6 +53,23 @@ def report(args):
     print(write_report(args.profile or profiles.chosen_profile()).relative_to(paths.ROOT))
 
 
+def compare(args):
+    """Tell how far this run's metrics agree with the committed ones, or those of two folders with each other."""
+    from .experiments.compare import compare_metrics, compare_profile, read_metrics
+
+    if len(args.what) > 2:
+        raise ValueError(f"robustgen compare takes one profile or two folders; got {len(args.what)} names")
+    if len(args.what) == 2:
+        found = {"metrics": compare_metrics(*map(read_metrics, args.what), args.what)}
+    else:
+        found = {profile: compare_profile(profile) for profile in args.what or profiles.chosen_profiles()}
+    for title, result in found.items():
+        print(result.text(title) if result else f"{title}: no results are committed to compare this run with")
+    problems = [f"{title}: {result.problems()}" for title, result in found.items() if result and result.problems()]
+    if args.strict and problems:
+        raise ValueError("; ".join(problems))
+
+
 def zoo(args):
     """List the nets of a profile: what they are, whether they are trained, how well."""
     from .zoo.trained import print_nets
@@ -75,7 +92,7 @@ def pack(args):
         imagenet.pack_imagenet(args.folder, target, split, args.side or imagenet.SIDE)
 
 
-COMMANDS = {function.__name__: function for function in (data, train, report, zoo, profile, pack)}
+COMMANDS = {function.__name__: function for function in (data, train, report, compare, zoo, profile, pack)}
 
 
 def parser():
@@ -94,6 +111,11 @@ def parser():
     for name in ("train", "zoo"):
         subs[name].add_argument("--profile", help=names)
     subs["report"].add_argument("profile", nargs="?", metavar="PROFILE", help=names)
+    subs["compare"].add_argument("what", nargs="*", metavar="PROFILE | OLD NEW",
+                                 help=f"{names}, all of those; or two folders such as results/laptop/metrics")
+    subs["compare"].add_argument("--strict", action="store_true",
+                                 help="exit with 1 if a verdict differs, a value is more than 10 %% apart, or one run "
+                                      "has what the other lacks")
     subs["profile"].add_argument("name", nargs="?", metavar="PROFILE", help=names)
     subs["data"].add_argument("names", nargs="*", default=list(CHECKSUMS), metavar="NAME",
                               help=f"of: {', '.join(CHECKSUMS)} (default: all)")
@@ -114,9 +136,6 @@ def parser():
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if not paths.PARAMS.is_dir():
-            raise OSError(f"robustgen's commands need a clone of the repository, with its params/ and dvc.yaml; "
-                          f"{paths.ROOT} is none. Clone it, and run `make env` there.")
         whole = parser()
         if not arguments:
             whole.error(f"a command is missing: {', '.join(COMMANDS)}")

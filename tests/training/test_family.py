@@ -21,7 +21,7 @@ from robustgen.training.registry import OBJECTIVES
 from robustgen.training.runs import Run
 from robustgen.training.schedules import SCHEDULES
 from robustgen.training.trainer import Diverged, Job, train_net
-from robustgen.utils import paths
+from robustgen.utils import locks, paths
 from robustgen.utils.fields import checked_settings
 from robustgen.zoo.trained import family_axes, family_values, load_net, net_table, print_nets, training_record
 
@@ -51,7 +51,7 @@ PROFILES = {
     "whole-jeat": (jeat := {"over": {"objective": {"JEAT": {"objective": JEAT}}},
                             "optimizer": {"name": "Adam", "lr": 1.0e-3}, "weights": "float16"}),
     "killed-jeat": jeat,
-    "littered": {"over": {"seed": [0]}, "epochs": 1},
+    "littered": {"over": {"seed": [0]}, "epochs": 1}, "locked": {"over": {"seed": [0]}, "epochs": 10_000},
     "alone": (few := {"epochs": 2, "images": 150, "batch": 48, "over": FOUR, "snapshots": False}), "shared": few}
 
 
@@ -156,6 +156,21 @@ def test_what_a_kill_leaves_behind_is_not_shipped_and_a_finished_run_is_not_run_
     before = (home / "seed=0.json").stat().st_mtime_ns
     finish(start(project, "littered"))
     assert (home / "seed=0.json").stat().st_mtime_ns == before
+
+
+def test_a_second_training_of_a_run_is_refused_until_the_first_one_ends_even_by_kill_9(project, zoo_of):
+    work = project / "results/locked/training" / RUN
+    process = start(project, "locked")
+    while not (work / "seed=0.epoch=1.safetensors").exists() and process.poll() is None:
+        time.sleep(0.01)
+    with pytest.raises(OSError, match="^'family' of profile 'locked' is being trained by another process; wait until"):
+        train(RUN, "locked")
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
+    assert (work / "seed=0.epoch=1.safetensors").exists()
+    with locks.exclusive(work.with_name(f"{RUN}.lock"), "the lock is still held"):
+        pass
 
 
 def test_two_processes_reach_the_weights_of_one(project):

@@ -31,15 +31,17 @@ def write_report(profile):
     parts = [f"# Published and reproduced: profile `{profile}`",
              "Reproduced values are mean ± sample standard deviation over training seeds. Made by `make repro`; do not "
              "edit."]
+    sources = {notebook: home / notebook / "metrics.json" for notebook in published}
+    for source in sources.values():   # all of them, before anything is written
+        if not source.exists():
+            raise FileNotFoundError(f"{source.relative_to(paths.ROOT)} is missing; make it with: make repro "
+                                    f"PROFILE={profile}")
     summary = {}
     with paths.atomic(home / "figures") as figures, paths.atomic(home / "metrics") as metrics:
         figures.mkdir()
         metrics.mkdir()
         for notebook, paper in published.items():
-            source = home / notebook / "metrics.json"
-            if not source.exists():
-                raise FileNotFoundError(f"{source.relative_to(paths.ROOT)} is missing; make it with: make repro "
-                                        f"PROFILE={profile}")
+            source = sources[notebook]
             content = json.loads(source.read_text(encoding="utf-8"))
             shutil.copyfile(source, metrics / f"{notebook}.json")
             summary[notebook] = {row: _means(columns) for row, columns in content["values"].items()}

@@ -6,7 +6,8 @@
 A run is a family: members differ in one setting and are files of one folder, `results/<profile>/checkpoints/
 <run>/`. Work in progress lies in `results/<profile>/training/<run>/` and is moved there when all is done.
 After a kill, the same command goes on from the last whole epoch and ends with the same weights: batches,
-augmentation and noise are functions of (seed, epoch, image), and the state keeps the rest.
+augmentation and noise are functions of (seed, epoch, image), and the state keeps the rest. A lock,
+`results/<profile>/training/<run>.lock`, keeps a second training of the same run away.
 
 A net that diverges goes back to its last whole epoch with another seed, three times at most.
 """
@@ -15,10 +16,11 @@ import csv
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ..utils import paths
+from ..utils import locks, paths
 from .runs import load_run
 from .trainer import check_run, train_net
 
@@ -39,6 +41,14 @@ def train(name: str, profile: str, *, precision: str | None = None, strategy: st
         check_run(settings, source)   # all of them, before the first takes its time
     work = paths.RESULTS / profile / "training" / name
     target = paths.RESULTS / profile / "checkpoints" / name
+    # One process of those that train together holds the lock for all.
+    with locks.exclusive(work.with_name(f"{name}.lock"), f"{name!r} of profile {profile!r} is being trained by another "
+                         "process; wait until it ends") if fabric.is_global_zero else nullcontext():
+        return _train(run, work, target, fabric, name, source)
+
+
+def _train(run, work, target, fabric, name, source):
+    """Train what is missing of a run in the folder `work`; return `target`, where it then is."""
     if _same(target, asdict(run)):
         return target
     fabric.barrier()

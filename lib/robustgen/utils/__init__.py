@@ -3,4 +3,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, [
-    "arguments", "download", "fields", "mirrors", "paths", "profiles", "sources", "torchvision_import", "validation"])
+    "arguments", "download", "fields", "locks", "mirrors", "parameters", "paths", "profiles", "sources",
+    "torchvision_import", "validation"])

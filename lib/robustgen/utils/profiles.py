@@ -14,13 +14,20 @@ def read_sections(source):
 
 
 def profile_names():
-    """Names of the profiles."""
+    """Names of the profiles.
+
+    Raises FileNotFoundError, which says what to do, where the library is installed without its repository.
+    """
+    if not paths.PARAMS.is_dir():
+        raise FileNotFoundError("robustgen's commands, profiles and trained nets need a clone of the repository, with "
+                                f"its params/ and dvc.yaml; {paths.ROOT} is none. Clone it, and run `make env` there.")
     return sorted(p.name for p in paths.PARAMS.iterdir() if p.is_dir())
 
 
 def chosen_profiles():
     """The profiles that `dvc repro` runs: the switch in `params.yaml`."""
-    return read_yaml(paths.ROOT / "params.yaml")["profiles"]
+    names, switch = profile_names(), paths.ROOT / "params.yaml"
+    return [known("profile", name, names, "params.yaml: ") for name in read_yaml(switch)["profiles"]]
 
 
 def chosen_profile():
