@@ -12,8 +12,11 @@ from torch import nn
 
 import devices
 from public_calls import CALLS, OTHERS, setting, tensors
+from robustgen import attacks
 from robustgen.core import images
+from robustgen.data import datasets
 from robustgen.models.builders import build_model
+from robustgen.training.registry import OBJECTIVES, build_objective
 
 # They take a model's layers by name, or more of it than its answer.
 WITH_MODULES = ("perceptual.", "manifold.encoded_basis")
@@ -213,3 +216,89 @@ def test_every_call_works_on_another_device(name, float64, monkeypatch):
             setattr(s, key, move(getattr(s, key)))
         found = CALLS[name](s)
     check(found, usual, rtol=1e-3, atol=1e-5)
+
+
+STEPS = {
+    "CrossEntropy": {},
+    "NoisyCE": {"sigma": 0.1},
+    "GradNorm": {"lam": 0.1},
+    "Smoothness": {"lam": 0.1, "sigma": 0.1},
+    "AdversarialCE": {"norm": "l2", "eps": [0.5, 1.0], "step_size": 0.5, "steps": 2, "random_start": True},
+    "PreJEAT": {"eps": 0.1, "step_size": 0.1, "steps": 1, "random_start": True},
+    "JEM": {"sigma": 0.03, "sgld_steps": 2, "sgld_step": 0.25, "sgld_noise": 0.01, "buffer": 20, "reinit": 0.5,
+            "start": "class_gaussian"},
+    "JEAT": {"eps": 0.1, "sgld_steps": 2, "sgld_step": 0.25, "sgld_noise": 0.01, "buffer": 20, "reinit": 0.5,
+             "start": "uniform"},
+    "Denoising": {"sigma": [1, 100]},
+    "Autoencoding": {},
+    "JointDenoising": {"task": "joint", "sigma_classification": [0, 20], "sigma_denoising": [1, 100], "margin": 1,
+                       "mixed": True, "every": 1},
+    "ProgressiveJointDenoising": {"task": "joint", "sigma_classification": [0, 20], "sigma_denoising": [1, 100],
+                                  "mixed": True, "side": 10, "stages": [{"until": 1, "images": 0.5, "side": 8}]},
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_training_step_stays_on_its_device(name):
+    """With float64 refused, too: a step on Apple's GPU. Loss and gradients are the CPU's."""
+    def step(move=lambda value: value):
+        s = setting()
+        s.net.net[6].p = 0   # dropout draws from torch's generator
+        model = {"Denoising": s.joint, "JointDenoising": s.joint, "ProgressiveJointDenoising": s.joint,
+                 "Autoencoding": s.coder}.get(name, s.net)
+        if model is s.joint:
+            model = build_model("gradresnet", width=8, blocks=[1, 1, 1, 1], norm="batch", generator=0,
+                                channels_last=False)
+        x = s.large if model is s.coder else s.x
+        pool = datasets.Images((torch.cat([x, x.flip(0)]) * 255).byte(), s.y.repeat(2), tuple("abcde"))
+        objective = move(build_objective(model, name, **STEPS[name]))
+        objective.prepare(datasets.Images(move(pool.x), move(pool.y), pool.classes), 0, 6, 6, 0)
+        objective.train()
+        objective.on_epoch_start(0.0)
+        loss, log = objective(move(x), move(s.y), generator=move(torch.arange(6)))
+        loss.backward()
+        return [loss.detach(), *[p.grad for p in objective.parameters() if p.grad is not None]]
+
+    usual = step()
+    with devices.device(float64=False) as move:
+        found = step(move)
+    check(found, usual, rtol=1e-3, atol=1e-5)
+
+
+# Types of 16 bits
+
+HALVES = [torch.float16, torch.bfloat16]
+ATTACKS = [name for name in CALLS if name.startswith(("auto_pgd", "gradient_based.pgd", "gradient_based.random_noise",
+                                                      "gradient_based.he_pgd", "gradient_based.fgsm", "square",
+                                                      "drift.pgdd"))]
+RADII = {"gradient_based.he_pgd": 8 / 255, "linf": 0.1, "l2": 1.0, "drift": 1.0}
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_images_of_16_bits_stay_in_their_ball(name, dtype):
+    """Exactly: the distance is taken in float64."""
+    s = setting()
+    s.net, s.x = s.net.to(dtype), s.x.to(dtype)
+    s.seen = s.net(s.x).argmax(1)
+    found = tensors(CALLS[name](s))[0]
+    assert found.dtype == dtype and found.min() >= 0 and found.max() <= 1
+    move = (found.double() - s.x.double()).flatten(1)
+    two = "l2" in name or "random_noise" in name
+    size = move.norm(dim=1) if two else move.abs().amax(1)
+    eps = RADII.get(name, RADII["l2" if two else "drift" if "drift" in name else "linf"])
+    assert (size <= eps * (1 + 1e-7)).all() and (size > eps / 20).any()
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_zero_gradient_moves_nothing(norm, dtype):
+    x = setting().x.to(dtype)
+
+    def flat(x):
+        nothing = 0 * x.flatten(1)[:, :1]
+        return torch.cat([nothing - 3, nothing], 1)
+
+    found = attacks.gradient_based.pgd(flat, x, torch.zeros(6, dtype=torch.long), norm=norm, eps=0.5, step_size=0.1,
+                                       steps=3)
+    assert torch.equal(found, x)

@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+import sys
 
 import nbformat
 import pytest
 
-from conftest import Copy
+from conftest import ROOT, Copy
+from robustgen.experiments.compare import compare_metrics, read_metrics
 
 
 def test_without_data_dvc_repro_says_what_to_do(reproduced):
@@ -183,3 +185,13 @@ def test_the_notebook_runs_from_its_own_folder(reproduced, tmp_path):
     nbformat.write(notebook, home / "notebooks/mine.ipynb")
     copy.run("jupyter", "execute", "mine.ipynb", "--inplace", cwd=home / "notebooks")
     assert "holds?" in (home / "notebooks/mine.ipynb").read_text()
+
+
+def test_notebook_1_needs_no_float64_of_its_device(reproduced, tmp_path):
+    """All on a device that has none, as Apple's: the same values and verdicts as on the CPU."""
+    copy = reproduced.beside(tmp_path / "robustgen")
+    shutil.copytree(ROOT / "tests", copy.home / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    copy.run(sys.executable, "tests/devices_notebook.py", "notebooks/1_spectral_mnist.ipynb")
+    sides = [read_metrics(home / "results/test/spectral_mnist") for home in (reproduced.home, copy.home)]
+    found = compare_metrics(*sides, ("the CPU", "the device"))
+    assert found.counts.total() > 50 and not found.problems(), found.text("notebook 1")
