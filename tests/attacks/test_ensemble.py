@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -57,7 +59,7 @@ def test_survivors_of_a_linear_model_are_those_whose_radius_exceeds_eps(norm, cl
 
 @pytest.mark.parametrize("norm, eps", [("linf", 0.12), ("l2", 1.5)])
 def test_masks_are_nested_and_do_not_depend_on_the_batch(net, digits, norm, eps):
-    x, y = digits
+    net, x, y = copy.deepcopy(net).double(), digits[0].double(), digits[1]
     settings = dict(norm=norm, eps=eps, steps=4, queries=60, generator=0)
     whole = autoattack(net, x, y, **settings)
     for batch in (3, 7):

@@ -34,10 +34,12 @@ def torchattacks_pgd(net, x, y, norm, eps, step_size, steps):
 @pytest.mark.parametrize("norm, eps", [("linf", 0.1), ("l2", 1.5)])
 @pytest.mark.parametrize("theirs", [foolbox_pgd, torchattacks_pgd])
 def test_pgd_agrees_with_other_libraries(net, digits, norm, eps, theirs):
+    """In float64, in which no rounding of a processor's leads the two apart."""
     settings = dict(norm=norm, eps=eps, step_size=eps / 4, steps=10)
-    ours = pgd(net, *digits, **settings)
-    assert torch.allclose(ours, theirs(net, *digits, **settings), atol=1e-5)
-    assert not torch.allclose(ours, digits[0], atol=eps / 100)
+    net, x, y = copy.deepcopy(net).double(), digits[0].double(), digits[1]
+    ours = pgd(net, x, y, **settings)
+    assert torch.allclose(ours, theirs(net, x, y, **settings), atol=1e-5)
+    assert not torch.allclose(ours, x, atol=eps / 100)
 
 
 @pytest.mark.parametrize("norm, eps", [("linf", 0.2), ("l2", 3.0)])
@@ -80,7 +82,7 @@ def test_the_gradient_climbed_is_right_by_finite_differences(digits):
 
 
 def test_robust_accuracy_is_that_of_a_plain_loop(net, digits):
-    x, y = digits
+    net, x, y = copy.deepcopy(net).double(), digits[0].double(), digits[1]
     settings = dict(norm="l2", eps=1.0, step_size=0.2, steps=6)
     right = net(x).argmax(1) == y
     for steps in range(1, 7):   # right at every iterate
@@ -209,7 +211,7 @@ def test_a_sure_net_does_not_stop_he_pgd(net, digits, norm, eps, sure):
     loss = torch.nn.functional.cross_entropy(model(x), y, reduction="none")
     assert (loss == 0).float().mean() > 0.2
     settings = dict(norm=norm, generator=0, random_start=True, eps=eps, step_size=eps / 10, steps=12)
-    assert torch.allclose(he_pgd(model, x, y, lam=0.0, **settings), pgd(model, x, y, **settings))
+    assert torch.allclose(he_pgd(model, x, y, lam=0.0, **settings), pgd(model, x, y, **settings), atol=1e-4)
 
 
 def test_the_defaults_are_the_papers():
