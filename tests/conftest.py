@@ -32,7 +32,7 @@ def digits():
 def net():
     """A small CNN, trained for a moment so that its gradients mean something."""
 
-    model = build_model("mnist_cnn", width=8, hidden=32, generator=0)
+    model = build_model("mnist_cnn", width=8, hidden=32, generator=0, initialisation="he")
     objective = build_objective(model, "CrossEntropy")
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     images = load_data("mnist", "train", 2000, seed=0)
