@@ -7,7 +7,7 @@ import os
 import time
 
 from .export import export_run
-from .family import check_family, folders, train
+from .family import check_family, run_folders, train
 from .runs import load_run, run_names
 from .starts import parent_runs, parents_first
 
@@ -54,7 +54,7 @@ def train_runs(names, profile, minutes, *, export=None, precision=None):
                 break
             time.sleep(min(PAUSE, max(0.0, until - time.monotonic())))
     for name in left:
-        if export and folders(name, profile)[0].exists():   # begun
+        if export and run_folders(name, profile)[0].exists():   # begun
             export_run(name, profile, export)
         print(f"left: {name}, {_progress(name, profile)}" + (", as it diverges" if name in failed else ""), flush=True)
     return left
@@ -62,5 +62,5 @@ def train_runs(names, profile, minutes, *, export=None, precision=None):
 
 def _progress(name, profile):
     members = load_run(profile, name).members()
-    work, _ = folders(name, profile)
+    work, _ = run_folders(name, profile)
     return f"{sum((work / f'{member}.json').exists() for member in members)} of {len(members)} nets trained"

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..utils import paths
 from ..utils.arguments import known
 from ..utils.profiles import profile_names
-from .family import folders
+from .family import run_folders
 from .starts import checksum
 
 PART = 15_000_000   # bytes
@@ -27,7 +27,7 @@ def export_run(name, profile, folder):
     What an earlier export of this run has left there goes.
     """
     folder = Path(folder)
-    work, target = folders(name, profile)
+    work, target = run_folders(name, profile)
     if target.exists() and not work.exists():
         files = [target.with_suffix(".csv"), *sorted(target.iterdir())]
     else:
@@ -88,7 +88,7 @@ def _put(unpacked, listed):
                          "<profile>/checkpoints/<run>/ or <profile>/training/<run>/; export the run again")
     found, (profile, _, name) = runs[0], runs[0].parts
     known("profile", profile, profile_names(), f"{listed}: ")
-    work, target = folders(name, profile)
+    work, target = run_folders(name, profile)
     shutil.rmtree(work, ignore_errors=True)
     place = paths.RESULTS / found
     with paths.atomic(place) as new:

@@ -45,7 +45,7 @@ def train(name: str, profile: str, *, precision: str | None = None, strategy: st
     if run.batch % fabric.world_size:
         raise ValueError(f"batch {run.batch} cannot be shared out over {fabric.world_size} processes; choose a "
                          "multiple of it")
-    work, target = folders(name, profile)
+    work, target = run_folders(name, profile)
     with _locked(work, fabric.is_global_zero):
         parents = find_parents(profile, name)
         label = stamp(run, {member: parent.sha256 for member, parent in parents.items()})
@@ -76,7 +76,7 @@ def check_family(name, profile):
     return run, source
 
 
-def folders(name, profile):
+def run_folders(name, profile):
     """Where a run's work in progress lies, and where its finished nets do."""
     return (paths.RESULTS / profile / "training" / name), (paths.RESULTS / profile / "checkpoints" / name)
 

@@ -11,7 +11,7 @@ def linear(t, *, warmup):
     return t / warmup if t < warmup else (1.01 - t) / (1.01 - warmup)
 
 
-def cosine(t, *, warmup=0.0):
+def half_cosine(t, *, warmup=0.0):
     """Up over a share `warmup` of the steps, then down to zero along half a cosine (Loshchilov & Hutter 2017)."""
     _check_share(warmup)
     return t / warmup if t < warmup else 0.5 * (1 + math.cos(math.pi * (t - warmup) / (1 - warmup)))
@@ -30,5 +30,5 @@ def step(t, *, at, factor):
 
 
 # Share of the peak learning rate after a share t of the steps, the last step's being 1.
-SCHEDULES = {"constant": lambda t: 1.0, "linear": linear, "cosine": cosine, "step": step}
+SCHEDULES = {"constant": lambda t: 1.0, "linear": linear, "cosine": half_cosine, "step": step}
 OPTIMIZERS = {name: getattr(torch.optim, name) for name in ("SGD", "Adam", "AdamW")}
