@@ -14,7 +14,7 @@ from robustgen.core.energy import log_odds
 from robustgen.data.datasets import load_data
 from robustgen.models.builders import build_model
 from robustgen.models.inference import evaluating
-from robustgen.training import hardware, trainer
+from robustgen.training import classification, hardware, trainer
 from robustgen.training.averaging import WeightAverage
 from robustgen.training.family import _fabric, train
 from robustgen.training.registry import build_objective
@@ -259,3 +259,16 @@ def test_the_nets_of_a_family_load_their_images_once(runs, monkeypatch):
     runs(run={"over": {"optimizer.lr": [0.01, 0.02, 0.03]}, "epochs": 1})
     train("run", "p")
     assert [split for _, split, _ in loaded] == ["train", "test"]
+
+
+def test_an_objective_is_told_how_far_the_training_has_come(runs, monkeypatch):
+    seen, real = [], classification.CrossEntropy.forward
+
+    def forward(self, *args, **kwargs):
+        seen.append(self.progress)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(classification.CrossEntropy, "forward", forward)
+    runs(run={"over": {"seed": [0]}})   # two epochs of two steps
+    train("run", "p")
+    assert seen == [0, 0.25, 0.5, 0.75]

@@ -142,6 +142,7 @@ class Job:
             mine = batch.view(fabric.world_size, -1)[fabric.global_rank]
             seeds = rng.fold(epoch_seed, mine)
             x, y = self.batch(mine, seeds)
+            self.module.progress = (number + step / steps) / run.epochs
             loss, log = objective(x, y, generator=seeds)
             log = {"loss": loss.detach(), **log}
             optimizer.zero_grad()
