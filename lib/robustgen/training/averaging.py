@@ -1,4 +1,4 @@
-"""An exponential moving average of a net's weights: as accurate as a lower learning rate, at hardly any cost."""
+"""An exponential moving average of a net's weights: what a lower learning rate would give, at hardly any cost."""
 
 from contextlib import contextmanager
 
@@ -13,34 +13,33 @@ class WeightAverage:
     """
 
     def __init__(self, model, decay):
-        self.model, self.decay = model, decay
-        self.state = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        self.decay = decay
+        self.own = model.state_dict()   # shares the net's memory
+        self.state = {key: value.clone() for key, value in self.own.items()}
+        self.floats, self.others = ([key for key, value in self.own.items() if value.is_floating_point() == whether]
+                                    for whether in (True, False))
 
     def load(self, state):
-        for key, value in state.items():
-            self.state[key].copy_(value)
+        self._copy(state, self.state)
 
-    @torch.no_grad()
     def update(self, step):
         """Take in the weights after step number `step`, from 1."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        for key, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                self.state[key].lerp_(value, weight)
-            else:
-                self.state[key].copy_(value)
+        torch._foreach_lerp_([self.state[key] for key in self.floats], [self.own[key] for key in self.floats], weight)
+        for key in self.others:
+            self.state[key].copy_(self.own[key])
 
     @contextmanager
     def in_place(self):
-        """The model with its average weights for a while."""
-        own = {key: value.clone() for key, value in self.model.state_dict().items()}
+        """The net with its average weights for a while."""
+        kept = {key: value.clone() for key, value in self.own.items()}
         try:
-            self._set(self.state)
+            self._copy(self.state, self.own)
             yield
         finally:
-            self._set(own)
+            self._copy(kept, self.own)
 
-    @torch.no_grad()
-    def _set(self, state):
-        for key, value in self.model.state_dict().items():
-            value.copy_(state[key])
+    @staticmethod
+    def _copy(source, target):
+        for key, value in source.items():
+            target[key].copy_(value)
