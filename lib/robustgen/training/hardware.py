@@ -31,11 +31,12 @@ def choose_precision(wanted, source):
 
     Raises ValueError for bf16 on a device without the units for it.
     """
-    able = has_bf16_units(device_type())
-    if wanted == "bf16-mixed" and not able:
-        raise ValueError(f"{source}: precision 'bf16-mixed' needs bf16 matrix units, which this {device_type()} lacks: "
-                         "it would take longer than in float32; choose 'auto' or '32-true'")
-    return ("bf16-mixed" if able else "32-true") if wanted == "auto" else wanted
+    if wanted == "32-true" or has_bf16_units(device := device_type()):
+        return "32-true" if wanted == "32-true" else "bf16-mixed"
+    if wanted == "bf16-mixed":
+        raise ValueError(f"{source}: precision 'bf16-mixed' needs bf16 matrix units, which this {device} lacks: it "
+                         "would take longer than in float32; choose 'auto' or '32-true'")
+    return "32-true"
 
 
 def choose_compile(wanted, device, steps, tell):

@@ -36,8 +36,8 @@ def load_net(run: str, profile: str, *, epoch: int | None = None, device: str | 
 
 
 def training_record(run, profile, **member):
-    """What training left of a net beside its weights: a dict of "history", "retries", "settings", "environment",
-    "seconds", "images_per_second".
+    """What training left of a net beside its weights: a dict of "history", "retries", "settings", "start",
+    "environment", "seconds", "images_per_second".
 
     Arguments and errors are those of `load_net`.
     """
