@@ -74,13 +74,15 @@ def test_wrong_runs_are_told_before_the_first_is_trained(runs):
     assert not home.exists()
 
 
-def test_a_run_that_diverges_is_passed_over_with_those_that_start_from_it(runs, capsys):
-    home = runs(wild=ONE | {"bound": 1.0e-9}, child=ONE | {"start": "wild"}, tame=ONE)
-    assert train_runs([], "p", 10) == ["wild", "child"]
+@pytest.mark.parametrize("harm, sentence", [({"bound": 1.0e-9}, "train.yaml, wild: training has diverged 4 times"),
+                                            ({"data": "imagenet"}, "imagenet is not packed")])
+def test_a_run_that_fails_is_passed_over_with_those_that_start_from_it(runs, offline, capsys, harm, sentence):
+    home = runs(wild=ONE | harm, child=ONE | {"start": "wild"}, grandchild=ONE | {"start": "child"}, tame=ONE)
+    assert train_runs([], "p", 10) == ["wild", "child", "grandchild"]
     assert epochs_of(home, "tame") == 1
     told = capsys.readouterr().out
-    assert "train.yaml, wild: training has diverged 4 times" in told
-    assert "left: wild, 0 of 1 nets trained, as it diverges" in told
+    assert sentence in told and all(f"left: {name}, 0 of 1 nets trained, passed over" in told
+                                    for name in ("wild", "child", "grandchild"))
 
 
 def test_a_run_that_another_process_trains_is_left_to_it(runs, monkeypatch):

@@ -21,7 +21,7 @@ def train_runs(names, profile, minutes, *, export=None, precision=None):
     export   a folder to write finished nets to, see `export_run`.
 
     Several processes may do this at once: each takes the next run that no other one is at. A run that keeps diverging
-    is passed over. Returns the names of runs that are left, those passed over among them.
+    or whose data cannot be had is passed over, and so is what starts from it. Returns the names of runs that are left.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("--minutes trains runs in one process; start it several times instead of by torchrun, and "
@@ -31,32 +31,34 @@ def train_runs(names, profile, minutes, *, export=None, precision=None):
     for name in left:
         check_family(name, profile)   # all of them, before the first takes its time
     starts = {name: parent_runs(profile, name) for name in left}
-    failed = {}
-    while (open_runs := [name for name in left if name not in failed]) and time.monotonic() < until:
-        for name in open_runs:
-            if any(parent in left for parent in starts[name]):
+    passed = set()
+    while time.monotonic() < until:
+        for name in left:   # parents first
+            if passed & {*starts[name]}:
+                passed.add(name)
+        ahead = [name for name in left if name not in passed]
+        if not ahead:
+            break
+        for name in ahead:
+            if {*left} & {*starts[name]}:
                 continue
             try:
-                finished = train(name, profile, precision=precision, until=until)
+                if train(name, profile, precision=precision, until=until):
+                    left.remove(name)
+                    if export:
+                        export_run(name, profile, export)
             except BlockingIOError:   # another process is at it
                 continue
-            except FloatingPointError as problem:
+            except (FloatingPointError, OSError) as problem:
                 print(problem, flush=True)
-                failed[name] = problem
-                break
-            if finished:
-                left.remove(name)
-                if export:
-                    export_run(name, profile, export)
+                passed.add(name)
             break
         else:
-            if all(any(parent in failed for parent in starts[name]) for name in open_runs):
-                break
             time.sleep(min(PAUSE, max(0.0, until - time.monotonic())))
     for name in left:
         if export and run_folders(name, profile)[0].exists():   # begun
             export_run(name, profile, export)
-        print(f"left: {name}, {_progress(name, profile)}" + (", as it diverges" if name in failed else ""), flush=True)
+        print(f"left: {name}, {_progress(name, profile)}" + (", passed over" if name in passed else ""), flush=True)
     return left
 
 

@@ -29,7 +29,7 @@ def export_run(name, profile, folder):
     folder = Path(folder)
     work, target = run_folders(name, profile)
     if target.exists() and not work.exists():
-        files = [target.with_suffix(".csv"), *sorted(target.iterdir())]
+        files = [target.with_name(f"{name}.csv"), *sorted(target.iterdir())]
     else:
         done = [record.stem for record in work.glob("*.json") if record.name != "settings.json"]
         files = sorted(file for file in work.glob("*") if file.name == "settings.json"
@@ -95,7 +95,7 @@ def _put(unpacked, listed):
         shutil.move(unpacked / found, new)
     table = unpacked / profile / "checkpoints" / f"{name}.csv"
     if table.exists():
-        with paths.atomic(target.with_suffix(".csv")) as new:
+        with paths.atomic(target.with_name(f"{name}.csv")) as new:
             shutil.move(table, new)
     return place
 
