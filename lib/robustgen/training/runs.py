@@ -151,4 +151,4 @@ def _completed(text, but):
     younger = {field.name: field.default for field in fields(Run) if field.default is not MISSING}
     if given["model"]["name"] == "mnist_cnn":
         younger["initialisation"] = "he"   # as this net's was before it was a setting
-    return json.dumps({key: value for key, value in (younger | given).items() if key not in but}, sort_keys=False)
+    return json.dumps({key: value for key, value in (younger | given).items() if key not in but})
