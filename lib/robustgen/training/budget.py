@@ -45,8 +45,8 @@ def train_runs(names, profile, minutes, *, export=None, precision=None):
             try:
                 if train(name, profile, precision=precision, until=until):
                     left.remove(name)
-                    if export:
-                        export_run(name, profile, export)
+                if export:   # the nets that are finished; what other processes are at is theirs to export
+                    export_run(name, profile, export)
             except BlockingIOError:   # another process is at it
                 continue
             except (FloatingPointError, OSError) as problem:
@@ -56,8 +56,6 @@ def train_runs(names, profile, minutes, *, export=None, precision=None):
         else:
             time.sleep(min(PAUSE, max(0.0, until - time.monotonic())))
     for name in left:
-        if export and run_folders(name, profile)[0].exists():   # begun
-            export_run(name, profile, export)
         print(f"left: {name}, {_progress(name, profile)}" + (", passed over" if name in passed else ""), flush=True)
     return left
 

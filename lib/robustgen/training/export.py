@@ -43,7 +43,7 @@ def export_run(name, profile, folder):
                 tar.add(file, file.relative_to(paths.RESULTS).as_posix(), filter=_anonymous)
         parts = _split(archive, Path(nest), stem) if files else []
         for old in [*folder.glob(f"{stem}.tar.*"), *folder.glob(f"{stem}.sha256")]:
-            old.unlink()
+            old.unlink(missing_ok=True)   # another process may export the same run
         if parts:
             paths.write_text(folder / f"{stem}.sha256", "".join(f"{checksum(part)}  {part.name}\n" for part in parts))
         return [part.replace(folder / part.name) for part in parts]
