@@ -13,6 +13,8 @@ export UV_COMPILE_BYTECODE := 1
 export PYTHONUNBUFFERED := 1
 # Processes of the tests, of one thread each.
 WORKERS ?= 2
+# The stages that train: those of fresh nets, and a group for each run that others start from.
+TRAININGS := $(strip $(shell grep -oE '^  train[-a-z0-9]*' dvc.yaml))
 # By default glibc gives large blocks back to the system and takes them anew at each step of a net: page faults.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
@@ -44,7 +46,7 @@ data: clone env ## Fetch MNIST, CIFAR-10 and LPIPS's weights into data/ and chec
 	robustgen data
 	dvc commit data.dvc   # confirms the lock, and keeps a copy in DVC's cache
 
-SHIPPED := --allow-missing --remote store train
+SHIPPED = --allow-missing --remote store $(TRAININGS)
 
 repro: clone env ## Run the pipeline: make repro [PROFILE=test|laptop|gpu|paper] [FRESH=1]; FRESH trains even what store/ has
 	@mkdir -p .dvc/tmp && exec 9>>.dvc/tmp/make.lock && python -c $$'$(ALONE)' && $(MAKE) --no-print-directory reproduce
@@ -54,7 +56,7 @@ ALONE = import fcntl, sys\ntry: fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)\ne
 
 reproduce: data
 	$(if $(PROFILE),robustgen profile $(PROFILE))
-	$(if $(FRESH),dvc repro --force train,dvc pull --quiet $(SHIPPED) || dvc pull $(SHIPPED))   # again aloud: --quiet hides the reason, too
+	$(if $(FRESH),dvc repro --force $(TRAININGS),dvc pull --quiet $(SHIPPED) || dvc pull $(SHIPPED))   # again aloud: --quiet hides the reason, too
 	dvc repro
 	@for profile in $$(robustgen profile); do echo "The report is results/$$profile/REPORT.md"; done
 	@robustgen compare
@@ -69,7 +71,7 @@ bench: data ## Measure the speed claims, each beside its alternative: make bench
 	python benchmarks/bench.py $(ARGS)
 
 store: clone env ## Put the checkpoints of the chosen profile into store/, from which others get them
-	dvc push --remote store train
+	dvc push --remote store $(TRAININGS)
 
 lock: env ## Renew requirements.txt from pyproject.toml: make lock [ARGS=--upgrade]
 	sed -i 's/^torch==[0-9.]*$$/&+cpu/' requirements.txt   # as it stands, the pin would bring in the CUDA build's twenty packages

@@ -9,11 +9,12 @@ from pathlib import Path
 import filelock
 import pytest
 import torch
+import yaml
 
 from robustgen.data.datasets import load_data
 from robustgen.models.builders import build_model
 from robustgen.training.registry import build_objective
-from robustgen.utils import download
+from robustgen.utils import download, paths
 
 ROOT = Path(__file__).resolve().parents[1]
 # one thread each where tests run side by side
@@ -32,7 +33,7 @@ def digits():
 def net():
     """A small CNN, trained for a moment so that its gradients mean something."""
 
-    model = build_model("mnist_cnn", width=8, hidden=32, generator=0)
+    model = build_model("mnist_cnn", width=8, hidden=32, generator=0, initialisation="he")
     objective = build_objective(model, "CrossEntropy")
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     images = load_data("mnist", "train", 2000, seed=0)
@@ -42,6 +43,29 @@ def net():
         loss.backward()
         optimizer.step()
     return model.eval().requires_grad_(False)
+
+
+NET = {"name": "resnet10", "width": 2, "channels": 1}   # with batch norms
+RUN = {   # what a run needs, at its smallest
+    "data": "mnist", "images": 100, "flip": False, "crop": 0, "model": NET, "objective": {"name": "CrossEntropy"},
+    "over": {"seed": [0, 1]}, "seed": 0, "epochs": 2, "batch": 50,
+    "optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9}, "schedule": {"name": "constant"}, "bound": 1000.0,
+    "test_images": 50, "snapshots": False, "weights": "float16", "precision": "32-true", "compile": False,
+    "channels_last": True}
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """runs(name={changes}, ...) makes these the runs of profile p; the results go to tmp_path/results."""
+    for name in ("params", "results"):
+        monkeypatch.setattr(paths, name.upper(), tmp_path / name)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+
+    def write(**sections):
+        text = yaml.safe_dump({name: RUN | changes for name, changes in sections.items()}, sort_keys=False)
+        paths.write_text(tmp_path / "params/p/train.yaml", text)
+        return tmp_path / "results/p/checkpoints"
+    return write
 
 
 @pytest.fixture

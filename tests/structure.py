@@ -17,6 +17,12 @@ RUNS = [run for run in yaml.safe_load((ROOT / "params/test/train.yaml").read_tex
 NOTEBOOKS = {path.stem.partition("_")[2]: path for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))}
 
 
+def trainings():
+    """The groups of stages that train: `train`, and `train-from-<parent>` for runs that start from a parent's nets."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    return {name: stage for name, stage in stages.items() if name == "train" or name.startswith("train-from-")}
+
+
 def front_door():
     """The functions and classes that `import robustgen as rg` shows: {name: their module}."""
     tree = ast.parse((LIB / "__init__.pyi").read_text())

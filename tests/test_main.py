@@ -14,7 +14,7 @@ from robustgen.utils import paths
 from robustgen.utils.profiles import chosen_profile
 from robustgen.zoo.trained import load_net
 
-COMMANDS = ["data", "train", "report", "compare", "zoo", "profile", "pack"]
+COMMANDS = ["data", "train", "restore", "report", "compare", "zoo", "profile", "pack"]
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -25,6 +25,8 @@ COMMANDS = ["data", "train", "report", "compare", "zoo", "profile", "pack"]
     (["profile", "gpuu"], "profile 'gpuu' does not exist; did you mean 'gpu'?"),
     (["data", "minst"], "dataset 'minst' does not exist; did you mean 'mnist'?"),
     (["zoo", "--profile", "tets"], "profile 'tets' does not exist; did you mean 'test'?"),
+    (["train", "--export", "folder"], "--export belongs to --minutes; say for how many minutes to train"),
+    (["restore", "nowhere"], "nowhere has no exported runs"),
     (["tarin"], "command 'tarin' does not exist; did you mean 'train'?"),
 ])
 def test_commands_end_in_one_sentence(capsys, arguments, message):
@@ -40,9 +42,11 @@ def test_a_report_without_results_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ([], "a command is missing: data, train, report, compare, zoo, profile, pack; see: robustgen --help"),
+    ([], "a command is missing: data, train, restore, report, compare, zoo, profile, pack; see: robustgen --help"),
     (["train", "--profile"], "robustgen train: argument --profile: expected one argument; see: robustgen train --help"),
     (["train", "--precision", "fp8"], "invalid choice: 'fp8'"),
+    (["train", "--minutes", "0"], "argument --minutes: '0' should be a number of minutes, greater than 0; see: "),
+    (["train", "--minutes", "ten"], "argument --minutes: 'ten' should be a number of minutes, greater than 0; see: "),
     (["pack", "folder", "--side", "0"], "'0' should be a whole number, at least 1"),
 ])
 def test_a_wrong_call_is_one_sentence_that_names_the_help(capsys, arguments, message):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 
 import pytest
 import yaml
@@ -11,11 +12,12 @@ from robustgen.training.runs import load_run, run_names
 from robustgen.training.schedules import SCHEDULES
 from robustgen.training.trainer import _named, check_run
 from robustgen.utils.profiles import profile_names
+from structure import trainings
 
 LOCK = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STORE = ROOT / "store/files/md5"
-SHIPPED = [name for name in LOCK if name.startswith("train@laptop-")]
+GROUPS = trainings()
+SHIPPED = {f"{group}@laptop-{run}": run for group, stage in GROUPS.items() for run in stage["matrix"]["run"]}
 REMEDY = "run `make repro FRESH=1`, then `make store`, and commit dvc.lock and store/"
 
 
@@ -39,7 +41,7 @@ def stored(digest):
 
 
 def test_every_run_has_a_stage_and_every_profile_has_every_run():
-    runs = STAGES["train"]["matrix"]["run"]
+    runs = list(SHIPPED.values())
     for profile in profile_names():
         assert sorted(run_names(profile)) == sorted(runs), profile
 
@@ -55,7 +57,7 @@ def test_every_net_of_every_profile_can_be_built(profile):
 
 
 def test_every_laptop_run_is_locked():
-    assert sorted(SHIPPED) == sorted(f"train@laptop-{run}" for run in run_names("laptop")), REMEDY
+    assert sorted(SHIPPED) == sorted(name for name in LOCK if name.startswith("train") and "@laptop-" in name), REMEDY
 
 
 @pytest.mark.parametrize("stage", SHIPPED)
@@ -65,7 +67,8 @@ def test_the_lock_is_fresh(stage):
         if dep["path"].startswith("lib/"):
             assert content(ROOT / dep["path"]) == dep["md5"], f"{dep['path']} has changed since {stage}: {REMEDY}"
     deps = {dep["path"] for dep in LOCK[stage]["deps"]}
-    assert deps == set(STAGES["train"]["deps"]), f"{stage} has other dependencies now: {REMEDY}"
+    expected = {dep.replace("${item.profile}", "laptop") for dep in GROUPS[stage.partition("@")[0]]["deps"]}
+    assert deps == expected, f"{stage} has other dependencies now: {REMEDY}"
     for file, sections in LOCK[stage]["params"].items():
         now = yaml.safe_load((ROOT / file).read_text())
         for name, section in sections.items():
@@ -78,7 +81,7 @@ def test_the_store_has_every_locked_checkpoint_whole(stage):
         assert md5(stored(out["md5"])) == out["md5"].removesuffix(".dir"), f"{out['path']}: {REMEDY}"
         if out["md5"].endswith(".dir"):
             files = json.loads(stored(out["md5"]).read_text())
-            members = load_run("laptop", stage.removeprefix("train@laptop-")).members()
+            members = load_run("laptop", SHIPPED[stage]).members()
             assert {f"{member}.safetensors" for member in members} <= {f["relpath"] for f in files}
             for file in files:
                 assert md5(stored(file["md5"])) == file["md5"], f"{out['path']}/{file['relpath']}: {REMEDY}"
@@ -88,7 +91,7 @@ def test_the_store_is_small_and_holds_nothing_else():
     files = [file for file in STORE.rglob("*") if file.is_file()]
     sizes = [file.stat().st_size for file in files]
     assert max(sizes) <= 25e6 and sum(sizes) <= 120e6
-    roots = [out["md5"] for name in LOCK if name.startswith("train@") for out in LOCK[name]["outs"]]
+    roots = [out["md5"] for name in LOCK if name.partition("@")[0] in GROUPS for out in LOCK[name]["outs"]]
     known = set(roots) | {file["md5"] for root in roots if root.endswith(".dir") and stored(root).exists()
                           for file in json.loads(stored(root).read_text())}
     found = {file.parent.name + file.name for file in files}
@@ -101,12 +104,20 @@ def test_a_fresh_clone_gets_the_checkpoints_and_trains_nothing(checkout):
     before = run("robustgen", "profile").stdout.strip()
     run("robustgen", "profile", "laptop")
     try:
-        run("dvc", "pull", "--quiet", "--allow-missing", "--remote", "store", "train")
+        run("dvc", "pull", "--quiet", "--allow-missing", "--remote", "store", *GROUPS)
         run("dvc", "repro", "data")   # a dry run wants the checksums that the stages depend on
-        plan = run("dvc", "repro", "--dry", "train").stdout
+        plan = run("dvc", "repro", "--dry", *GROUPS).stdout
     finally:
         run("robustgen", "profile", before)
     assert plan.count("didn't change, skipping") >= len(SHIPPED)
     assert "Running stage 'train" not in plan
     weights = list((checkout.home / "results/laptop/checkpoints").rglob("*.safetensors"))
     assert len(weights) >= sum(len(load_run("laptop", run).members()) for run in run_names("laptop"))
+
+
+@pytest.mark.parametrize("arguments, words", [([], "dvc pull --quiet --allow-missing --remote store"),
+                                              (["FRESH=1"], "dvc repro --force")])
+def test_make_repro_pulls_and_fresh_trains(arguments, words):
+    plan = subprocess.run(["make", "-n", "reproduce", *arguments], cwd=ROOT, capture_output=True, text=True,
+                          check=True).stdout
+    assert " ".join([words, *GROUPS]) in plan and ("--remote store" in plan) != ("--force" in plan)

@@ -12,8 +12,9 @@ import sys
 import pytest
 import yaml
 
+from robustgen.training.starts import parent_runs
 from robustgen.utils.mirrors import CHECKSUMS
-from structure import LIB, MODULES, NOTEBOOKS, ROOT, closure, data, front_door, loaded, used
+from structure import LIB, MODULES, NOTEBOOKS, PROFILES, ROOT, closure, data, front_door, loaded, trainings, used
 
 PACKAGES = sorted({module.partition(".")[0] for module in MODULES})
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -110,9 +111,21 @@ def library(stage):
     return {dep for dep in STAGES[stage]["deps"] if dep.startswith("lib/")}
 
 
-def test_a_training_depends_on_all_that_shapes_a_checkpoint():
+@pytest.mark.parametrize("group", trainings())
+def test_a_training_depends_on_all_that_shapes_a_checkpoint(group):
     """All that the trainer imports, but `utils`, in which no number is made."""
-    assert library("train") == packages(closure({"training.family"})) - {"lib/robustgen/utils"}
+    assert library(group) == packages(closure({"training.family"})) - {"lib/robustgen/utils"}
+
+
+@pytest.mark.parametrize("group", trainings())
+def test_a_started_run_depends_on_the_checkpoints_of_its_parent(group):
+    """A run that starts from one parent in one profile depends on it in all: a group of stages has the same for all."""
+    stage, parent = STAGES[group], group.removeprefix("train-from-")
+    deps = {dep for dep in stage["deps"] if "/checkpoints/" in dep}
+    assert deps == (set() if group == "train" else {f"results/${{item.profile}}/checkpoints/{parent}"})
+    for run in stage["matrix"]["run"]:
+        starts = {start for profile in PROFILES for start in parent_runs(profile, run)}
+        assert starts == (set() if group == "train" else {parent}), run
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 
@@ -34,15 +35,40 @@ def data(args):
     paths.write_text(args.check, json.dumps(sums, indent=1) + "\n")
 
 
+def minutes(text):
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number of minutes, greater than 0")
+    return value
+
+
 def train(args):
-    """Train the nets of a run; a killed training goes on where it was."""
-    from .training import family, runs
+    """Train the nets of runs; a killed training goes on where it was."""
+    from .training import budget, family, runs
 
     profile = args.profile or profiles.chosen_profile()
-    if args.run is None:
+    if args.minutes:
+        if not budget.train_runs(args.runs, profile, args.minutes, export=args.export, precision=args.precision):
+            print("all are trained")
+    elif args.export:
+        raise ValueError("--export belongs to --minutes; say for how many minutes to train")
+    elif not args.runs:
         print("\n".join(runs.run_names(profile)))
     else:
-        folder = family.train(args.run, profile, precision=args.precision, strategy=args.strategy)
+        for name in args.runs:
+            folder = family.train(name, profile, precision=args.precision, strategy=args.strategy)
+            print(folder.relative_to(paths.ROOT))
+
+
+def restore(args):
+    """Put nets that another machine has exported into results/."""
+    from .training.export import restore_runs
+
+    for folder in restore_runs(args.folder):
         print(folder.relative_to(paths.ROOT))
 
 
@@ -92,7 +118,7 @@ def pack(args):
         imagenet.pack_imagenet(args.folder, target, split, args.side or imagenet.SIDE)
 
 
-COMMANDS = {function.__name__: function for function in (data, train, report, compare, zoo, profile, pack)}
+COMMANDS = {function.__name__: function for function in (data, train, restore, report, compare, zoo, profile, pack)}
 
 
 def parser():
@@ -121,12 +147,17 @@ def parser():
                               help=f"of: {', '.join(CHECKSUMS)} (default: all)")
     subs["data"].add_argument("--check", metavar="FILE",
                               help="fetch nothing: check what is there and write its MD5 sums to FILE")
-    subs["train"].add_argument("run", nargs="?", metavar="RUN",
-                               help="a section of train.yaml; without it, their names are printed, a line each")
-    subs["train"].add_argument("--precision", choices=("32-true", "bf16-mixed"),
+    subs["train"].add_argument("runs", nargs="*", metavar="RUN",
+                               help="a section of train.yaml; without one, their names are printed, a line each")
+    subs["train"].add_argument("--minutes", type=minutes, metavar="M",
+                               help="train for so long, without a RUN all of the profile; the next call goes on")
+    subs["train"].add_argument("--export", metavar="FOLDER",
+                               help="with --minutes: pack finished nets into FOLDER, in parts of at most 15 MB")
+    subs["train"].add_argument("--precision", choices=("auto", "32-true", "bf16-mixed"),
                                help="of the arithmetic, in place of the run's own")
     subs["train"].add_argument("--strategy", choices=("ddp", "fsdp"), default="ddp",
                                help="for several processes (default: ddp)")
+    subs["restore"].add_argument("folder", metavar="FOLDER", help="that `robustgen train --export` has written")
     subs["pack"].add_argument("folder", metavar="FOLDER", help="that has train/ and val/ with a folder a class")
     subs["pack"].add_argument("--side", type=positive,
                               help="pixels of a square's side (default: 256; ImageNet-64 has 64)")

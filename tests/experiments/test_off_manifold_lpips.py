@@ -55,7 +55,7 @@ def project(tmp_path, monkeypatch):
     names = ["lam=0.1,seed=0", "lam=0.1,seed=1", "lam=1.0,seed=0", "lam=1.0,seed=1"]
     for run, members in {"grid": names, "strengths": ["lam=1.0", "lam=2.0"], "seeds": ["seed=0", "seed=1"]}.items():
         for i, member in enumerate(members):
-            state = build_model(**ARCHITECTURE, generator=i).state_dict()
+            state = build_model(**ARCHITECTURE, generator=i, initialisation="he").state_dict()
             save_weights(state, paths.RESULTS / f"small/checkpoints/{run}/{member}.safetensors", ARCHITECTURE)
     return tmp_path
 
@@ -89,7 +89,7 @@ def test_a_family_has_a_row_a_net_from_the_weakest_with_the_means_over_images(pr
     assert (frame.run == "grid").all() and frame.strength.tolist() == [0.1, 0.1, 1.0, 1.0]
     assert frame.seed.tolist() == [0, 1, 0, 1]
     for i, row in frame.iterrows():
-        net = build_model(**ARCHITECTURE, generator=i).eval().requires_grad_(False)
+        net = build_model(**ARCHITECTURE, generator=i, initialisation="he").eval().requires_grad_(False)
         right = net(given["judged"].unit).argmax(1) == given["judged"].y
         assert row.accuracy == right.double().mean().item() and row["zero gradients"] == 0
         for side, values in zip(("on", "off"), manifold.sensitivity(net, x, basis, radii=RADII, draws=3, generator=0)):
@@ -127,7 +127,7 @@ def test_images_without_a_gradient_are_counted_and_left_out_of_the_means(project
 
 def test_an_image_that_lacks_any_of_the_gradients_is_counted(project, given):
     """Logits w, -w, 0, ...: their sum is flat, their log-odds are not."""
-    state = build_model(**ARCHITECTURE, generator=0).state_dict()
+    state = build_model(**ARCHITECTURE, generator=0, initialisation="he").state_dict()
     last = state[list(state)[-2]]
     last[1], last[2:] = -last[0], 0
     save_weights(state, paths.RESULTS / "small/checkpoints/strengths/lam=1.0.safetensors", ARCHITECTURE)

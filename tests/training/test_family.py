@@ -163,7 +163,7 @@ def test_a_second_training_of_a_run_is_refused_until_the_first_one_ends_even_by_
     process = start(project, "locked")
     while not (work / "seed=0.epoch=1.safetensors").exists() and process.poll() is None:
         time.sleep(0.01)
-    with pytest.raises(OSError, match="^'family' of profile 'locked' is being trained by another process; wait until"):
+    with pytest.raises(OSError, match="^'family' is being trained by another process; wait until"):
         train(RUN, "locked")
     assert process.poll() is None
     process.kill()

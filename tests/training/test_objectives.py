@@ -11,7 +11,7 @@ from robustgen.data import augment
 from robustgen.data.datasets import Images
 from robustgen.models.builders import build_model
 from robustgen.models.inference import evaluating
-from robustgen.training import classification, denoising, jem, progressive
+from robustgen.training import classification, contrast, denoising, jem, progressive
 from robustgen.training.registry import OBJECTIVES, build_objective
 from robustgen.training.replay import ReplayBuffer
 
@@ -40,6 +40,12 @@ def gradresnet(**kwargs):
 def joint(model, task="joint", **changes):
     settings = dict(task=task, sigma_classification=[0, 20], sigma_denoising=[1, 100], margin=0, mixed=False, every=2)
     return denoising.JointDenoising(model, **(settings | changes))
+
+
+def dual(model, **changes):
+    settings = dict(weight=0.2, start="uniform", contrast_steps=4, contrast_step=0.3, norm="linf", eps=0.03, step=1.0,
+                    steps=2, random_start=True)
+    return contrast.DualAT(model, **settings | changes)
 
 
 JEM = dict(sgld_steps=3, sgld_step=0.25, sgld_noise=0.005, buffer=12, reinit=0.3, start="uniform")
@@ -148,6 +154,38 @@ def test_prejeat_trains_on_images_that_raise_the_joint_energy(batch):
     z = x.clone().requires_grad_()
     gradient, = torch.autograd.grad(-model(z)[range(4), y].sum(), z)
     assert torch.allclose(loss, cross_entropy(model((x + 0.03 * gradient.sign()).clamp(0, 1)), y))   # eq. 18
+
+
+@pytest.mark.parametrize("progress, steps", [(0.0, 0), (0.1, 0), (0.5, 2), (0.99, 4)])
+def test_dual_at(batch, progress, steps):
+    """Adversarial training, and a discriminator of real images and images that climb its logit in ever more steps."""
+    x, y = batch
+    model = net().eval()
+    objective = dual(model)
+    objective.prepare(Images((x * 255).byte(), y, tuple("0123456789")), 0, 4, 4, seed=1)
+    objective.progress = progress
+    begin = reached = rng.uniform(rng.fold(SEEDS, 2), x.shape[1:]).double()
+    for _ in range(steps):
+        z = reached.clone().requires_grad_()
+        gradient, = torch.autograd.grad(model(z).logsumexp(1).sum(), z)
+        reached = (z + 0.3 * gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).clamp(0, 1).detach()
+    assert (model(reached).logsumexp(1) > model(begin).logsumexp(1)).all() or not steps
+    adversarial, _ = classification.AdversarialCE(model, norm="linf", eps=0.03, step_size=0.015, steps=2,
+                                                  random_start=True)(x, y, rng.fold(SEEDS, 1))
+    real, drawn = model(x).logsumexp(1), model(reached).logsumexp(1)
+    expected = adversarial - 0.2 * (torch.sigmoid(real).log() + torch.sigmoid(-drawn).log()).mean()
+    loss, log = objective(x, y, SEEDS)
+    assert torch.allclose(loss, expected) and torch.allclose(log["energy_sampled"], -drawn.mean())
+    assert same(weights_gradient(model, loss), weights_gradient(model, expected))
+
+
+def test_dual_ats_starts_are_images(batch):
+    x, y = batch
+    images = Images((x * 255).byte(), torch.tensor([0, 1, 0, 1]), tuple("01"))
+    objective = dual(net().eval(), start="class_gaussian", contrast_steps=0)
+    objective.prepare(images, 0, 4, 4, seed=1)
+    drawn = objective.contrast(SEEDS, x.dtype)
+    assert drawn.shape == x.shape and drawn.min() == 0 and drawn.max() == 1   # a normal draw leaves [0, 1]
 
 
 def test_langevin_is_algorithm_1s_line(batch):
@@ -299,6 +337,7 @@ def everyone():
         "AdversarialCE": lambda: classification.AdversarialCE(energy_net(), norm="linf", eps=0.03, step_size=0.02,
                                                               steps=2, random_start=True),
         "PreJEAT": lambda: classification.PreJEAT(energy_net(), eps=0.03, step_size=0.03, steps=1, random_start=False),
+        "DualAT": lambda: dual(energy_net()),
         "JEM": lambda: jem.JEM(energy_net(), sigma=0.1, **JEM),
         "JEAT": lambda: jem.JEAT(energy_net(), eps=0.03, **JEM),
         "JointDenoising": lambda: joint(gradresnet(), margin=1, mixed=True),
@@ -344,6 +383,8 @@ def test_only_the_outer_loss_reaches_the_weights(name, batch):
     ("CrossEntropi", {}, "objective 'CrossEntropi' does not exist; did you mean 'CrossEntropy'?"),
     ("NoisyCE", {"sigma": -1.0}, "NoisyCE: 'sigma' is -1.0: it should be greater than 0"),
     ("GradNorm", {"lam": float("nan")}, "GradNorm: 'lam' is nan"),
+    ("DualAT", dict(weight=0.0, start="uniform", contrast_steps=1, contrast_step=0.3, norm="linf", eps=0.1, step=1.0,
+                    steps=1, random_start=True), "DualAT: 'weight' is 0.0: it should be greater than 0"),
     ("JEM", {**JEM, "sigma": 0.0, "sgld_steps": 0}, "'sgld_steps' is 0: it should be greater than or equal to 1"),
     ("JEAT", {**JEM, "eps": 0.1, "reinit": 1.5}, "'reinit' is 1.5"),
     ("JEAT", {**JEM, "eps": 0.1, "stat": "uniform"}, "parameter 'stat' does not exist; did you mean 'start'?"),

@@ -8,10 +8,11 @@ from ..utils import paths
 from .builders import build_model
 
 
-def save_weights(weights, file, architecture, dtype=torch.float32):
+def save_weights(weights, file, architecture, dtype=torch.float32, **header):
     """Write a state dict, with the arguments of build_model in the header, whole or not at all.
 
-    dtype   of the numbers in the file. Raises ValueError if they do not fit into it.
+    dtype    of the numbers in the file. Raises ValueError if they do not fit into it.
+    header   what else the header shall tell, as JSON.
     """
     from safetensors.torch import save_file
 
@@ -21,19 +22,25 @@ def save_weights(weights, file, architecture, dtype=torch.float32):
         raise ValueError(f"{file.name}: the weights are not finite as {dtype}; set 'weights' to float32, or "
                          "train again")
     with paths.atomic(file) as new:
-        save_file(tensors, new, metadata={"architecture": json.dumps(architecture)})
+        save_file(tensors, new, metadata={key: json.dumps(value)
+                                           for key, value in (header | {"architecture": architecture}).items()})
 
 
-def load_weights(file, architecture, remedy="make it again"):
-    """The model in a checkpoint, in eval mode. `architecture` must be what it was saved with."""
+def read_checkpoint(file, remedy="make it again"):
+    """Architecture and state dict of a checkpoint, the tensors in the precision of the file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, "pt") as checkpoint:
-            found = json.loads(checkpoint.metadata()["architecture"])
-            tensors = {key: checkpoint.get_tensor(key) for key in checkpoint.keys()}
+            return (json.loads(checkpoint.metadata()["architecture"]),
+                    {key: checkpoint.get_tensor(key) for key in checkpoint.keys()})
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is not a whole checkpoint ({error}); delete it and {remedy}") from None
+
+
+def load_weights(file, architecture, remedy="make it again"):
+    """The model in a checkpoint, in eval mode. `architecture` must be what it was saved with."""
+    found, tensors = read_checkpoint(file, remedy)
     if found != architecture:
         raise ValueError(f"{file} holds {found}, but the settings ask for {architecture}; delete it and {remedy}")
     model = build_model(**architecture, generator=0)

@@ -22,13 +22,13 @@ def logits_of(model, x, *, batch=500):
 @contextmanager
 def evaluating(model):
     """The model in eval mode for a while, its weights frozen: compiled code would else compute their gradients, too."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules()]   # frozen batch norms are in eval mode alone
     flags = [(p, p.requires_grad) for p in model.parameters()]
     model.eval().requires_grad_(False)
     try:
         yield
     finally:
-        for module, training in modes:   # not all need have been in the same
+        for module, training in modes:
             module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)

@@ -3,5 +3,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, [
-    "base", "classification", "denoising", "family", "jem", "progressive", "registry", "replay", "runs",
-    "schedules", "trainer"])
+    "averaging", "base", "budget", "classification", "contrast", "denoising", "export", "family", "hardware", "jem",
+    "progressive", "registry", "replay", "runs", "schedules", "starts", "trainer"])

@@ -13,6 +13,7 @@ class Objective(nn.Module):
     second_order = False   # whether the loss holds a gradient
     # the head of a GradResNet that the loss does not use: DDP waits for every weight that is to be trained
     unused_head = "density"
+    progress = 0.0         # the share of the training's steps that is done, in [0, 1): the trainer keeps it
 
     def __init__(self, model):
         super().__init__()

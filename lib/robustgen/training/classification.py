@@ -18,31 +18,37 @@ from ..core import ascent, rng
 from ..core.autodiff import gradient_and_values
 from ..core.energy import joint_energy, log_odds
 from ..models.inference import evaluating
-from ..utils.arguments import Norm, list_of, non_negative, positive, positive_integer, validated
+from ..utils.arguments import Norm, fraction, list_of, non_negative, optional, positive, positive_integer, validated
 from .base import Objective, noise_like
 
 
 class CrossEntropy(Objective):
-    """Mean of -log p(y | x)."""
+    """Mean of -log p(y | x).
 
-    @validated()
-    def __init__(self, model: nn.Module):
+    label_smoothing   the share of the target that is spread over all classes evenly (Szegedy et al. 2016).
+    """
+
+    @validated(label_smoothing=fraction)
+    def __init__(self, model: nn.Module, *, label_smoothing: float = 0.0):
         super().__init__(model)
+        self.label_smoothing = label_smoothing
 
     def forward(self, x, y, generator=None):
         logits = self.output(x)
-        return cross_entropy(logits, y), {"accuracy": (logits.argmax(1) == y).float().mean()}
+        loss = cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        return loss, {"accuracy": (logits.argmax(1) == y).float().mean()}
 
 
 class NoisyCE(CrossEntropy):
     """Randomised smoothing: E l(f(x + e), y), e ~ N(0, sigma^2 I) (off-manifold paper, B.1.3; Cohen et al. 2019).
 
     sigma   in units of [0, 1]. One draw an image and step; noisy images are not clamped.
+    label_smoothing   as in CrossEntropy.
     """
 
-    @validated(sigma=positive)
-    def __init__(self, model: nn.Module, *, sigma: float):
-        super().__init__(model)
+    @validated(sigma=positive, label_smoothing=fraction)
+    def __init__(self, model: nn.Module, *, sigma: float, label_smoothing: float = 0.0):
+        super().__init__(model, label_smoothing=label_smoothing)
         self.sigma = sigma
 
     def forward(self, x, y, generator=None):
@@ -103,23 +109,35 @@ def radius_or_radii(name, value):
     (list_of(positive) if isinstance(value, list) else positive)(name, value)
 
 
+def attack_step(eps, steps, step_size, step):
+    """The length of an attack's steps: `step_size`, or `step` times eps / steps; of a list of eps, for the largest."""
+    if (step_size is None) == (step is None):
+        raise ValueError("an attack needs either 'step_size', a length, or 'step', in units of eps / steps; give one "
+                         "of them")
+    return step_size if step is None else step * (max(eps) if isinstance(eps, list) else eps) / steps
+
+
 class AdversarialCE(CrossEntropy):
     """Mean of max over ||d|| <= eps of -log p(y | x + d), the inner maximum by PGD (Madry et al. 2018).
 
     norm, eps   the ball, in units of [0, 1]; a list of eps gives each image one of them at random.
     step_size   in units of that norm; where eps is a list, that of its largest, the others' in proportion.
+    step        instead of step_size, in units of eps / steps: 2.5 lets an image cross the ball at every radius.
     steps       1 with a random start is the fast training of Wong et al. (2020).
+    label_smoothing   as in CrossEntropy.
 
     Accuracy is that on the attacked images.
     """
 
     climbed = staticmethod(log_odds)
 
-    @validated(eps=radius_or_radii, step_size=positive, steps=positive_integer)
-    def __init__(self, model: nn.Module, *, norm: Norm, eps: float | list,
-                 step_size: float, steps: int, random_start: bool):
-        super().__init__(model)
-        self.attack = dict(norm=norm, eps=eps, step_size=step_size, steps=steps, random_start=random_start)
+    @validated(eps=radius_or_radii, step_size=optional(positive), step=optional(positive), steps=positive_integer,
+               label_smoothing=fraction)
+    def __init__(self, model: nn.Module, *, norm: Norm, eps: float | list, steps: int, random_start: bool,
+                 step_size: float | None = None, step: float | None = None, label_smoothing: float = 0.0):
+        super().__init__(model, label_smoothing=label_smoothing)
+        self.attack = dict(norm=norm, eps=eps, step_size=attack_step(eps, steps, step_size, step), steps=steps,
+                           random_start=random_start)
 
     def forward(self, x, y, generator=None):
         attack = dict(self.attack)
@@ -142,6 +160,8 @@ class PreJEAT(AdversarialCE):
 
     climbed = staticmethod(joint_energy)
 
-    @validated(eps=positive, step_size=positive, steps=positive_integer)
-    def __init__(self, model: nn.Module, *, eps: float, step_size: float, steps: int, random_start: bool):
-        super().__init__(model, norm="linf", eps=eps, step_size=step_size, steps=steps, random_start=random_start)
+    @validated(eps=positive, step_size=optional(positive), step=optional(positive), steps=positive_integer)
+    def __init__(self, model: nn.Module, *, eps: float, steps: int, random_start: bool,
+                 step_size: float | None = None, step: float | None = None):
+        super().__init__(model, norm="linf", eps=eps, step_size=step_size, step=step, steps=steps,
+                         random_start=random_start)

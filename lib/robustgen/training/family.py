@@ -9,72 +9,90 @@ After a kill, the same command goes on from the last whole epoch and ends with t
 augmentation and noise are functions of (seed, epoch, image), and the state keeps the rest. A lock,
 `results/<profile>/training/<run>.lock`, keeps a second training of the same run away.
 
-A net that diverges goes back to its last whole epoch with another seed, three times at most.
+A net that diverges goes back to its last whole epoch with another seed, three times at most. Nets that start from
+another net are trained anew if that one has changed.
 """
 
 import csv
+import functools
 import json
 import os
 import shutil
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..utils import locks, paths
-from .runs import load_run
-from .trainer import check_run, train_net
+from .hardware import choose_precision
+from .runs import load_run, stamp, stamped
+from .starts import find_parents, parents_first
+from .trainer import check_run, load_images, train_net
 
 
-def train(name: str, profile: str, *, precision: str | None = None, strategy: str = "ddp") -> Path:
+def train(name: str, profile: str, *, precision: str | None = None, strategy: str = "ddp",
+          until: float | None = None) -> Path | None:
     """Train every member of a run that is not trained yet; return the folder of its checkpoints.
 
     precision   in place of the run's own. strategy   of Lightning Fabric, for several processes: "ddp" or "fsdp".
+    until       a time of time.monotonic(): the first epoch that ends after it is the last one, and if nets are then
+                left to train, None is returned. The next call goes on from there.
+
+    Raises BlockingIOError if another process trains this run just now.
     """
-    run = load_run(profile, name)
+    run, source = check_family(name, profile)
     run = replace(run, precision=precision or run.precision)
-    fabric = _fabric(run.precision, strategy)
+    fabric = _fabric(choose_precision(run.precision, source), strategy)
     if run.batch % fabric.world_size:
         raise ValueError(f"batch {run.batch} cannot be shared out over {fabric.world_size} processes; choose a "
                          "multiple of it")
-    source = f"params/{profile}/train.yaml, {name}"
-    for settings in run.members().values():
-        check_run(settings, source)   # all of them, before the first takes its time
-    work = paths.RESULTS / profile / "training" / name
-    target = paths.RESULTS / profile / "checkpoints" / name
-    # One process of those that train together holds the lock for all.
-    with locks.exclusive(work.with_name(f"{name}.lock"), f"{name!r} of profile {profile!r} is being trained by another "
-                         "process; wait until it ends") if fabric.is_global_zero else nullcontext():
-        return _train(run, work, target, fabric, name, source)
-
-
-def _train(run, work, target, fabric, name, source):
-    """Train what is missing of a run in the folder `work`; return `target`, where it then is."""
-    if _same(target, asdict(run)):
-        return target
-    fabric.barrier()
-    if fabric.is_global_zero:
-        _open(work, asdict(run))
-    fabric.barrier()
-    for member, settings in run.members().items():
-        if not (work / f"{member}.json").exists():
-            train_net(settings, work / member, fabric, label=f"{name} {member}", source=source)
-            fabric.barrier()   # every process must find, or not find, the same files
-    if fabric.is_global_zero:
-        _close(work, target, run)
+    work, target = run_folders(name, profile)
+    # one process of those that train together holds the lock for all
+    with _alone(name, work) if fabric.is_global_zero else nullcontext():
+        parents = find_parents(profile, name)
+        label = stamp(run, {member: parent.sha256 for member, parent in parents.items()})
+        if stamped(target, label):
+            return target
+        fabric.barrier()
+        if fabric.is_global_zero:
+            _open(work, label)
+        fabric.barrier()
+        load = functools.lru_cache(2)(load_images)   # the nets of a family share theirs
+        for member, settings in run.members().items():
+            if not (work / f"{member}.json").exists():
+                if not train_net(settings, work / member, fabric, label=f"{name} {member}", source=source,
+                                 parent=parents.get(member), until=until, load=load):
+                    return None
+                fabric.barrier()   # every process must find, or not find, the same files
+        if fabric.is_global_zero:
+            _close(work, target, run)
     return target
 
 
-def _same(folder, settings):
-    """Whether a folder's nets are, or are to be, trained with these settings."""
-    stamp = folder / "settings.json"
-    return stamp.exists() and stamp.read_text() == json.dumps(settings, indent=1)
+def check_family(name, profile):
+    """A run's settings, once it is clear that all of its nets can be trained, and where they stand, for messages."""
+    run, source = load_run(profile, name), f"params/{profile}/train.yaml, {name}"
+    for settings in run.members().values():
+        check_run(settings, source)
+    parents_first(profile, [name])
+    return run, source
 
 
-def _open(work, settings):
+def run_folders(name, profile):
+    """Where a run's work in progress lies, and where its finished nets do."""
+    return (paths.RESULTS / profile / "training" / name), (paths.RESULTS / profile / "checkpoints" / name)
+
+
+def _alone(name, work):
+    """Hold the lock of a run, which dies with the process."""
+    busy = f"{name!r} is being trained by another process; wait until it ends, or train another run"
+    return locks.exclusive(work.with_name(f"{name}.lock"), busy)
+
+
+def _open(work, label):
     """Keep a folder of work in progress only if it was begun with the same settings."""
-    if not _same(work, settings):
+    if not stamped(work, label):
         shutil.rmtree(work, ignore_errors=True)
-        paths.write_text(work / "settings.json", json.dumps(settings, indent=1))
+        paths.write_text(work / "settings.json", label)
 
 
 def _close(work, target, run):

@@ -2,12 +2,13 @@
 
 from ..utils.arguments import call_with, known
 from .classification import AdversarialCE, CrossEntropy, GradNorm, NoisyCE, PreJEAT, Smoothness
+from .contrast import DualAT
 from .denoising import Autoencoding, Denoising, JointDenoising
 from .jem import JEAT, JEM
 from .progressive import ProgressiveJointDenoising
 
 OBJECTIVES = {objective.__name__: objective for objective in (
-    CrossEntropy, NoisyCE, GradNorm, Smoothness, AdversarialCE, PreJEAT, JEAT, JEM, JointDenoising,
+    CrossEntropy, NoisyCE, GradNorm, Smoothness, AdversarialCE, PreJEAT, DualAT, JEAT, JEM, JointDenoising,
     ProgressiveJointDenoising, Denoising, Autoencoding)}
 
 

@@ -7,9 +7,19 @@ import torch
 
 def linear(t, *, warmup):
     """Up over a share `warmup` of the steps, then down to a hundredth or so."""
-    if not 0 < warmup < 1:
-        raise ValueError(f"'warmup' is {warmup}: it should be a share of the training, between 0 and 1")
-    return min(t / warmup, (1.01 - t) / (1.01 - warmup))
+    _check_share(warmup)
+    return t / warmup if t < warmup else (1.01 - t) / (1.01 - warmup)
+
+
+def half_cosine(t, *, warmup=0.0):
+    """Up over a share `warmup` of the steps, then down to zero along half a cosine (Loshchilov & Hutter 2017)."""
+    _check_share(warmup)
+    return t / warmup if t < warmup else 0.5 * (1 + math.cos(math.pi * (t - warmup) / (1 - warmup)))
+
+
+def _check_share(warmup):
+    if not 0 <= warmup < 1:
+        raise ValueError(f"'warmup' is {warmup}: it should be a share of the training, from 0 up, below 1")
 
 
 def step(t, *, at, factor):
@@ -20,6 +30,5 @@ def step(t, *, at, factor):
 
 
 # Share of the peak learning rate after a share t of the steps, the last step's being 1.
-SCHEDULES = {"constant": lambda t: 1.0, "linear": linear, "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)),
-             "step": step}
+SCHEDULES = {"constant": lambda t: 1.0, "linear": linear, "cosine": half_cosine, "step": step}
 OPTIMIZERS = {name: getattr(torch.optim, name) for name in ("SGD", "Adam", "AdamW")}

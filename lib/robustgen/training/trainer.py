@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import platform
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -18,6 +17,8 @@ from ..models.builders import build_model
 from ..models.checkpoints import save_weights
 from ..utils import paths
 from ..utils.arguments import known
+from .averaging import WeightAverage
+from .hardware import choose_compile, environment
 from .registry import build_objective
 from .schedules import OPTIMIZERS, SCHEDULES
 
@@ -28,30 +29,42 @@ class Diverged(FloatingPointError):
     """A loss or energy is not finite, or past its bound."""
 
 
-def train_net(run, path, fabric, *, label="", source="run"):
+def load_images(name, split, n, seed, device):
+    """Images where they are trained with."""
+    return load_data(name, split, n, seed=seed).to(device)
+
+
+def train_net(run, path, fabric, *, label="", source="run", parent=None, until=None, load=load_images):
     """Train one net and write `path`.safetensors, `path`.json (history, settings, environment) and its snapshots.
+
+    parent   the `starts.Parent` whose weights it begins with. load   to hand over a `load_images` that remembers.
+    until    as in `family.train`; returns whether the net is finished.
 
     The gradient is that of the mean loss over the global batch, whatever the number of processes. Batch norm sees
     the global batch on GPUs, but for objectives that differentiate twice; on CPU each process has its own statistics.
     """
-    images = load_data(run.data, "train", run.images, seed=run.seed).to(fabric.device)
-    held_out = load_data(run.data, "test", run.test_images).to(fabric.device)
+    images = load(run.data, "train", run.images, run.seed if run.images else 0, fabric.device)
+    held_out = load(run.data, "test", run.test_images, 0, fabric.device)
     if len(images) < run.batch:
         raise ValueError(f"{source}: a batch of {run.batch} needs more than {len(images)} images; lower 'batch'")
-    job = Job(run, path, fabric, images, source)
+    job = Job(run, path, fabric, images, source, parent)
     while not job.done:
+        if until is not None and fabric.broadcast(time.monotonic() >= until):
+            return False
         try:
             job.epoch(held_out, label)
         except Diverged as reason:
             fabric.print(f"{label}: {job.retry(str(reason), source)}")
     job.close()
+    return True
 
 
 class Job:
     """One net in training: what it needs from step to step, kept on disk after every epoch."""
 
-    def __init__(self, run, path, fabric, images, source):
+    def __init__(self, run, path, fabric, images, source, parent=None):
         self.run, self.path, self.fabric, self.images, self.source = run, path, fabric, images, source
+        self.parent = parent
         self.file = path.parent / f"{path.name}.state"
         self.begin()
 
@@ -59,26 +72,39 @@ class Job:
         """Build everything, and go on from the state on disk if there is one."""
         run, fabric = self.run, self.fabric
         self.began = time.perf_counter()
-        model = build_model(**run.model, generator=run.seed, channels_last=run.channels_last, source=self.source)
+        model = build_model(**run.model, generator=run.seed, channels_last=run.channels_last,
+                            initialisation=run.initialisation, source=self.source)
+        if self.parent:
+            model.load_state_dict(self.parent.weights(run.model))
         objective = build_objective(model, **run.objective, source=self.source)
         # it differentiates once only
         if fabric.device.type == "cuda" and fabric.world_size > 1 and not objective.second_order:
             objective.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        if run.compile:
+        steps = run.epochs * (len(self.images) // run.batch)
+        self.compiled = choose_compile(run.compile, fabric.device.type, steps, fabric.print)
+        if self.compiled:
+            torch._dynamo.reset()   # graphs of the net before: beyond a few dynamo would no longer compile
             torch._dynamo.config.optimize_ddp = False   # it would cut the graph inside torch.func.grad
             objective.compile()
         share = run.batch // fabric.world_size
         objective.prepare(self.images, fabric.global_rank * share, share, run.batch, run.seed)
         optimizer = _named("optimizer", OPTIMIZERS, run.optimizer, self.source)(objective.parameters())
         rate = _named("schedule", SCHEDULES, run.schedule, self.source)
-        steps = run.epochs * (len(self.images) // run.batch)
         self.schedule = LambdaLR(optimizer, lambda step: rate(min(step + 1, steps) / steps))
         self.module = objective
         self.objective, self.optimizer = fabric.setup(objective, optimizer)
         self.state = {"objective": self.objective, "optimizer": self.optimizer, "schedule": self.schedule,
                       "memory": None, "epochs": 0, "history": [], "retries": [], "seconds": 0.0}
+        if run.ema and self.sharded:
+            raise ValueError(f"{self.source}: 'ema' averages whole weights, and fsdp spreads them out; use ddp")
+        self.average = WeightAverage(objective.model, run.ema) if run.ema else None
+        if self.average:
+            self.state["average"] = self.average.state
         if self.file.exists():
             fabric.load(self.file, self.state, weights_only=True)
+            if self.average:
+                self.average.load(self.state["average"])
+                self.state["average"] = self.average.state
             if self.state["memory"] is not None:
                 own = self.state["memory"][fabric.global_rank * share:][:share]
                 self.module.load_state(own)
@@ -103,6 +129,10 @@ class Job:
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(int(epoch_seed) % 2**63))
         epoch_seed = epoch_seed.to(fabric.device)
         objective.train()
+        if run.batch_norm == "frozen":
+            for module in self.module.modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         self.module.on_epoch_start(number / run.epochs)
         sums = {}
         bar = tqdm(order[:steps * run.batch].to(fabric.device).split(run.batch),
@@ -112,13 +142,18 @@ class Job:
             mine = batch.view(fabric.world_size, -1)[fabric.global_rank]
             seeds = rng.fold(epoch_seed, mine)
             x, y = self.batch(mine, seeds)
+            self.module.progress = (number + step / steps) / run.epochs
             loss, log = objective(x, y, generator=seeds)
             log = {"loss": loss.detach(), **log}
             optimizer.zero_grad()
             fabric.backward(loss)
             self.check(log, step)   # waits for the loss, while the device is busy with the gradient
+            if run.clip:
+                fabric.clip_gradients(objective, optimizer, max_norm=run.clip, error_if_nonfinite=False)
             optimizer.step()
             self.schedule.step()
+            if self.average:
+                self.average.update(number * steps + step + 1)
             for key, value in log.items():
                 sums[key] = sums.get(key, 0) + value
             if step % 10 == 9:
@@ -181,15 +216,19 @@ class Job:
         """The objective's numbers on held-out images, as means."""
         self.module.eval()
         sums = {}
-        with self.gathered():
+        with self.gathered(), self.average.in_place() if self.average else nullcontext():
             for x, y in zip(held_out.x.split(250), held_out.y.split(250)):
                 for key, value in self.module.test(x.float() / 255, y).items():
                     sums[key] = sums.get(key, 0) + value
         return {key: float(value) / len(held_out) for key, value in sums.items()}
 
+    @property
+    def sharded(self):
+        return type(self.fabric.strategy).__name__ == "FSDPStrategy"
+
     def gathered(self):
         """The whole weights on every process, where FSDP spreads them out."""
-        if type(self.fabric.strategy).__name__ != "FSDPStrategy":
+        if not self.sharded:
             return nullcontext()
         from torch.distributed.fsdp import FullyShardedDataParallel
 
@@ -214,10 +253,11 @@ class Job:
 
     def export(self, file, suffix=""):
         """Write the model's weights out of a state file."""
-        tensors = torch.load(file, map_location="cpu", weights_only=True)["objective"]
-        weights = {key.removeprefix("model."): value for key, value in tensors.items()}
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        weights = state.get("average") or {key.removeprefix("model."): value
+                                           for key, value in state["objective"].items()}
         save_weights(weights, self.path.parent / f"{self.path.name}{suffix}.safetensors", self.run.model,
-                     getattr(torch, self.run.weights))
+                     getattr(torch, self.run.weights), **({"start": self.parent.record} if self.parent else {}))
 
     def close(self):
         """Write what a finished net leaves behind."""
@@ -227,7 +267,8 @@ class Job:
             seen = run.epochs * (len(self.images) // run.batch) * run.batch
             paths.write_text(self.path.parent / f"{self.path.name}.json", json.dumps({
                 "history": state["history"], "retries": state["retries"], "settings": asdict(run),
-                "environment": environment(self.fabric), "seconds": round(state["seconds"], 1),
+                "start": self.parent and self.parent.record,
+                "environment": environment(self.fabric, self.compiled), "seconds": round(state["seconds"], 1),
                 "images_per_second": round(seen / state["seconds"], 1)}, indent=1) + "\n")
             self.file.unlink()
 
@@ -235,7 +276,8 @@ class Job:
 def check_run(run, source):
     """Raise ValueError, in one sentence, if a net's settings cannot be what they say. Nothing is allocated."""
     with torch.device("meta"):
-        objective = build_objective(build_model(**run.model, source=source), **run.objective, source=source)
+        objective = build_objective(build_model(**run.model, initialisation=run.initialisation, source=source),
+                                    **run.objective, source=source)
     _named("optimizer", OPTIMIZERS, run.optimizer, source)(objective.parameters())
     _named("schedule", SCHEDULES, run.schedule, source)(1.0)
 
@@ -251,10 +293,3 @@ def _named(kind, table, settings, source):
         except (TypeError, ValueError) as error:
             raise ValueError(f"{source}: {kind}: {error}") from None
     return call
-
-
-def environment(fabric):
-    """What a reader needs to know of the machine that made a checkpoint."""
-    cuda = fabric.device.type == "cuda"
-    return {"python": platform.python_version(), "torch": torch.__version__, "processes": fabric.world_size,
-            "device": torch.cuda.get_device_name(fabric.device) if cuda else f"cpu, {torch.get_num_threads()} threads"}

@@ -51,4 +51,5 @@ def settings_file(profile, section):
 
 
 def read_yaml(source):
-    return yaml.safe_load(source.read_text(encoding="utf-8"))
+    # libyaml's loader reads the same ten times faster
+    return yaml.load(source.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -13,7 +13,6 @@ from ..models.checkpoints import load_weights
 from ..models.inference import fold_batch_norms
 from ..training.runs import load_run, run_names
 from ..utils import paths
-from ..utils.arguments import known
 from ..utils.profiles import chosen_profile
 
 
@@ -37,8 +36,8 @@ def load_net(run: str, profile: str, *, epoch: int | None = None, device: str | 
 
 
 def training_record(run, profile, **member):
-    """What training left of a net beside its weights: a dict of "history", "retries", "settings", "environment",
-    "seconds", "images_per_second".
+    """What training left of a net beside its weights: a dict of "history", "retries", "settings", "start",
+    "environment", "seconds", "images_per_second".
 
     Arguments and errors are those of `load_net`.
     """
@@ -48,14 +47,12 @@ def training_record(run, profile, **member):
 
 def _member(run, profile, member):
     """Name and settings of the first net of a family that `member` tells by what it differs in."""
-    members = load_run(profile, run).members()
+    settings = load_run(profile, run)
+    members = settings.members()
     if not members:
         raise ValueError(f"{run} has no nets in profile {profile!r}; choose another profile, or give it members in "
                          f"params/{profile}/train.yaml")
-    parts = {name: name.split(",") for name in members}
-    wanted = {known("member", f"{key}={value}", dict.fromkeys(sum(parts.values(), [])), f"{run}: ")
-              for key, value in member.items()}
-    name = next(name for name in members if wanted <= set(parts[name]))   # a family has every combination
+    name = settings.fitting(member, run)[0]   # a family has every combination
     return name, members[name]
 
 
