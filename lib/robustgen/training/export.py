@@ -108,6 +108,7 @@ def _net(file):
 def _anonymous(entry):
     """An archive's entry without owner and time: the same nets, the same archive."""
     entry.uid = entry.gid = entry.mtime = 0
+    entry.mode = 0o644
     entry.uname = entry.gname = ""
     return entry
 
