@@ -1,5 +1,7 @@
 """The command line: what it does is tested where it is done, here is how it answers."""
 
+import errno
+import os
 import shlex
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import pytest
 from conftest import ROOT
 from robustgen.__main__ import main
 from robustgen.experiments.settings import load_settings
+from robustgen.training import family
 from robustgen.utils import paths
 from robustgen.utils.profiles import chosen_profile
 from robustgen.zoo.trained import load_net
@@ -31,6 +34,16 @@ def test_commands_end_in_one_sentence(capsys, arguments, message):
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert message in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_full_disk_is_told_with_what_to_do(capsys, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/a", None, "/tmp/b")
+
+    monkeypatch.setattr(family, "train", full)
+    assert main(["train", "mnist-robust", "--profile", "test"]) == 1
+    assert capsys.readouterr().err == ("the disk is full; make room, then give the same command again: what is "
+                                       "finished is kept\n")
 
 
 def test_a_report_without_results_leaves_nothing(tmp_path, monkeypatch):

@@ -11,8 +11,9 @@ from .builders import build_model
 def save_weights(weights, file, architecture, dtype=torch.float32):
     """Write a state dict, with the arguments of build_model in the header, whole or not at all.
 
-    dtype   of the numbers in the file. Raises ValueError if they do not fit into it.
+    dtype   of the numbers in the file. Raises ValueError if they do not fit into it, OSError if the disk is full.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
@@ -21,7 +22,11 @@ def save_weights(weights, file, architecture, dtype=torch.float32):
         raise ValueError(f"{file.name}: the weights are not finite as {dtype}; set 'weights' to float32, or "
                          "train again")
     with paths.atomic(file) as new:
-        save_file(tensors, new, metadata={"architecture": json.dumps(architecture)})
+        try:
+            save_file(tensors, new, metadata={"architecture": json.dumps(architecture)})
+        except SafetensorError as error:   # is no OSError
+            raise OSError(f"{paths.shown(file)} could not be written ({error}); make room there, then give the same "
+                          "command again") from None
 
 
 def load_weights(file, architecture, remedy="make it again"):
