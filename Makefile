@@ -21,7 +21,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 # As robustgen/__init__.py, which says why: notebooks load torch before robustgen.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: help clone torch env data repro reproduce test lab bench store lock
+.PHONY: help clone torch env data repro reproduce test lab bench chaos store lock
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -69,6 +69,9 @@ lab: data ## Open JupyterLab on notebooks/: make lab [ARGS=--allow-root]
 
 bench: data ## Measure the speed claims, each beside its alternative: make bench [ARGS=training]
 	python benchmarks/bench.py $(ARGS)
+
+chaos: data ## Kill all that works at random moments, and count what is lost, in minutes: make chaos [ARGS=training]
+	python tests/chaos.py $(ARGS)
 
 store: clone env ## Put the checkpoints of the chosen profile into store/, from which others get them
 	dvc push --remote store $(TRAININGS)

@@ -97,12 +97,16 @@ class Copy:
         subprocess.run(["git", "init", "-q"], cwd=self.home, check=True)
         return self
 
+    def environment(self, **variables):
+        """That of a command in the copy: the copy's library, one thread, offline."""
+        return os.environ | {"PYTHONPATH": str(self.home / "lib"), "ROBUSTGEN_DATA": str(ROOT / "data"),
+                             "OMP_NUM_THREADS": "1",
+                             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
+
     def run(self, *command, cwd=None, check=True, **variables):
-        """Run a command in the copy, with the copy's library, offline; return the finished process."""
-        env = os.environ | {"PYTHONPATH": str(self.home / "lib"), "ROBUSTGEN_DATA": str(ROOT / "data"),
-                            "OMP_NUM_THREADS": "1",
-                            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
-        done = subprocess.run(command, cwd=cwd or self.home, env=env, capture_output=True, text=True)
+        """Run a command in the copy; return the finished process."""
+        done = subprocess.run(command, cwd=cwd or self.home, env=self.environment(**variables), capture_output=True,
+                              text=True)
         output = f"{' '.join(map(str, command))}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         assert not check or done.returncode == 0, output
         return done

@@ -1,5 +1,7 @@
 """The command line: what it does is tested where it is done, here is how it answers."""
 
+import errno
+import os
 import shlex
 import subprocess
 import sys
@@ -9,8 +11,10 @@ import pytest
 
 from conftest import ROOT
 from robustgen.__main__ import main
+from robustgen.experiments import report
 from robustgen.experiments.settings import load_settings
-from robustgen.utils import paths
+from robustgen.training import family
+from robustgen.utils import locks, paths
 from robustgen.utils.profiles import chosen_profile
 from robustgen.zoo.trained import load_net
 
@@ -33,6 +37,27 @@ def test_commands_end_in_one_sentence(capsys, arguments, message):
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert message in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_full_disk_is_told_with_what_to_do(capsys, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/a", None, "/tmp/b")
+
+    monkeypatch.setattr(family, "train", full)
+    assert main(["train", "mnist-robust", "--profile", "test"]) == 1
+    assert capsys.readouterr().err == ("the disk is full; make room, then give the same command again: what is "
+                                       "finished is kept\n")
+
+
+def test_one_process_writes_a_report_and_deletes_what_a_kill_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "read_published", dict)   # no notebooks
+    with locks.exclusive(tmp_path / "test/.lock", "busy"), pytest.raises(BlockingIOError, match="by another process"):
+        report.write_report("test")
+    (tmp_path / "test/.tmp-figures-x").mkdir()
+    report.write_report("test")
+    assert {file.name for file in (tmp_path / "test").iterdir()} == {".lock", "REPORT.md", "figures", "metrics",
+                                                                     "summary.json"}
 
 
 def test_a_report_without_results_leaves_nothing(tmp_path, monkeypatch):

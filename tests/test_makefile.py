@@ -57,7 +57,7 @@ def refused(folder, *arguments):
     return sentence
 
 
-@pytest.mark.parametrize("target", ["data", "repro", "test", "lab", "bench", "store"])
+@pytest.mark.parametrize("target", ["data", "repro", "test", "lab", "bench", "chaos", "store"])
 def test_an_unpacked_zip_is_told_that_a_clone_is_needed_before_anything_is_installed(folder, target):
     (folder.home / ".git").unlink()
     folder.stamp.unlink()

@@ -1,6 +1,7 @@
 """The command line: `robustgen COMMAND`, or `python -m robustgen COMMAND`; `robustgen --help` lists the commands."""
 
 import argparse
+import errno
 import json
 import math
 import os
@@ -179,6 +180,8 @@ def main(arguments=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, FloatingPointError) as problem:
+        if getattr(problem, "errno", None) == errno.ENOSPC:
+            problem = "the disk is full; make room, then give the same command again: what is finished is kept"
         print(problem, file=sys.stderr)
         return 1
 

@@ -169,7 +169,7 @@ def test_where_nothing_is_right_nothing_is_attacked(net, digits):
     ({"x": lambda x: x * 255}, "Divide by 255 first"),
     ({"x": lambda x: x - 0.5}, "images must lie in \\[0, 1\\]"),
     ({"y": lambda y: y + 5}, "labels must lie in 0..9"),
-    ({"generator": torch.arange(3)}, "one seed for each of 32 images"),
+    ({"generator": torch.arange(3)}, "one int64 seed for each of 32 images"),
 ])
 def test_bad_input_is_refused_in_a_sentence(net, digits, change, message):
     change = {"eps": 0.1} | change

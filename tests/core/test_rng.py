@@ -35,5 +35,5 @@ def test_fold_matches_splitmix64_in_plain_integers():
 
 
 def test_a_wrong_number_of_seeds_is_refused():
-    with pytest.raises(ValueError, match="one seed for each of 4 images"):
+    with pytest.raises(ValueError, match="one int64 seed for each of 4 images"):
         rng.seeds(torch.zeros(3, dtype=torch.int64), 4)

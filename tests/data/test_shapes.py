@@ -184,7 +184,7 @@ def test_changing_loaded_images_does_not_change_those_loaded_later():
     assert torch.equal(load_data("shapes", "test", 5).x, kept)
 
 
-@pytest.mark.parametrize("split, n", [("train", 10001), ("test", 2001), ("test", 0)])
+@pytest.mark.parametrize("split, n", [("train", 10001), ("test", 2001)])
 def test_asking_for_more_than_there_are_is_told(split, n):
     with pytest.raises(ValueError, match=f"^shapes has {COUNTS[split]} {split} images; {n} cannot be drawn. Choose 1 "
                                          f"to {COUNTS[split]}.$"):

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load
 
-from robustgen.utils import download, mirrors, paths, sources
+from robustgen.utils import download, locks, mirrors, paths, sources
 from robustgen.utils.mirrors import CHECKSUMS, fetch_datasets
 
 LABELS = np.random.default_rng(0).integers(0, 10, (6, 5), np.uint8)       # of the six batches of CIFAR-10
@@ -68,8 +68,13 @@ def fetched(name):
     said = []
     fetch_datasets([name], say=said.append)
     assert {file.name: file.read_bytes() for file in (paths.DATA / name).iterdir()} == FILES[name]
-    assert [file.name for file in paths.DATA.iterdir()] == [name]
+    assert kept() == [name]
     return "\n".join(said)
+
+
+def kept():
+    """What is in data/, but for its lock."""
+    return [file.name for file in paths.DATA.iterdir() if file.name != ".lock"]
 
 
 def only(monkeypatch, name, **found):
@@ -260,7 +265,7 @@ def test_a_bad_download_is_told_leaves_nothing_and_a_good_one_then_serves(server
         patch.setattr(download, "TIMEOUT", 0.3 if fault == "stalled" else 20)
         fetch_datasets([name])
     assert len(str(caught.value).splitlines()) == 2 and FAULTS[fault] in str(caught.value)
-    assert list(paths.DATA.iterdir()) == []
+    assert kept() == []
     server.fault = None
     assert fetched(name) == f"data/{name}: fetched from official, checked"
 
@@ -383,7 +388,7 @@ def test_where_data_cannot_be_written_it_is_one_sentence_and_no_other_source_is_
         with pytest.raises(OSError, match=f"^data/mnist could not be written [(]{errno.errorcode[code].lower()}[)]; "
                                           "make room or change the permissions there, then: make data$"):
             fetch_datasets(["mnist"])
-    assert asked == [] and list(paths.DATA.iterdir()) == []
+    assert asked == [] and kept() == []
     fetched("mnist")
 
 
@@ -429,7 +434,7 @@ def test_an_interrupted_fetch_leaves_nothing(home, monkeypatch):
     only(monkeypatch, "mnist", first=interrupted, second=good)
     with pytest.raises(KeyboardInterrupt):
         fetch_datasets(["mnist"])
-    assert list(paths.DATA.iterdir()) == []
+    assert kept() == []
 
 
 def test_what_a_source_leaves_out_is_its_fault_and_the_next_is_tried(home, monkeypatch):
@@ -452,3 +457,32 @@ def test_an_older_data_folder_gets_what_it_lacks_and_keeps_what_is_good(home, mo
                     "data/lpips: fetched from ROBUSTGEN_DATA, checked"]
     assert (paths.DATA / "cifar10").stat().st_ino == before
     assert all(mirrors.dataset_problems(name, paths.DATA / name) == [] for name in FILES)
+
+
+# Other processes
+
+def test_what_a_kill_left_in_data_goes_with_the_next_fetch_even_if_nothing_is_lacking(home, monkeypatch):
+    only(monkeypatch, "mnist", first=good)
+    for _ in range(2):
+        written(paths.DATA / ".tmp-mnist-x/mnist", {"half": b"a"})
+        fetched("mnist")
+
+
+def test_two_processes_do_not_fill_data_at_once(home, monkeypatch):
+    def meanwhile(files, scratch):
+        with pytest.raises(BlockingIOError, match="^data/ is being filled by another process; wait until it ends$"):
+            fetch_datasets(["lpips"])
+        yield from good(files, scratch)
+
+    only(monkeypatch, "mnist", first=meanwhile)
+    fetched("mnist")
+
+
+def test_a_whole_data_folder_may_be_read_only(home, monkeypatch):
+    only(monkeypatch, "mnist", first=good)
+    fetched("mnist")
+    monkeypatch.setattr(locks, "exclusive", failing(errno.EROFS))
+    assert fetched("mnist") == "data/mnist: checked"
+    (paths.DATA / "mnist/t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(OSError, match="^data/mnist could not be written [(]erofs[)]; make room or change"):
+        fetch_datasets(["mnist"])

@@ -31,13 +31,15 @@ def seeds(generator, n, device="cpu"):
                draws from torch's global generator.
     """
     if isinstance(generator, numbers.Integral):
+        if not -2**63 <= generator < 2**64:
+            raise ValueError(f"generator is {generator}: it should be a number of 64 bits, such as 0")
         generator = torch.Generator().manual_seed(int(generator))
     if hasattr(generator, "integers"):   # NumPy's
         return torch.from_numpy(generator.integers(2**62, size=n)).to(device)
     if isinstance(generator, torch.Tensor):
         if generator.shape != (n,) or generator.dtype != torch.int64:
-            raise ValueError(f"expected one seed for each of {n} images, int64; got {generator.dtype} of shape "
-                             f"{tuple(generator.shape)}")
+            raise ValueError(f"generator should be one int64 seed for each of {n} images, got {generator.dtype} of "
+                             f"shape {tuple(generator.shape)}; an int makes them")
         return generator.to(device)
     if not isinstance(generator, torch.Generator | None):
         raise ValueError(f"generator is a {type(generator).__name__}: it should be a torch.Generator, an int, NumPy's "

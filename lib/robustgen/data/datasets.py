@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..utils import paths
-from ..utils.arguments import known
+from ..utils.arguments import known, non_negative_integer, optional, positive_integer, validated
 from ..utils.mirrors import CHECKSUMS
 from . import cifar100, imagenet, imagenette
 
@@ -75,6 +75,7 @@ class Mapped(Images):
         raise MemoryError("all of ImageNet does not fit into memory; index first, such as images[:100].unit")
 
 
+@validated(n=optional(positive_integer), seed=non_negative_integer)
 def load_data(name: str, split: str, n: int | None = None, seed: int = 0) -> Images:
     """Load a dataset from `data/`, or one of photographs from where it lies.
 
@@ -101,7 +102,7 @@ def load_data(name: str, split: str, n: int | None = None, seed: int = 0) -> Ima
         return Mapped(x, torch.from_numpy(y), classes)
     chosen = torch.arange(len(x))
     if n is not None:
-        if not 0 < n <= len(x):
+        if n > len(x):
             raise ValueError(f"{name} has {len(x)} {split} images; {n} cannot be drawn. Choose 1 to {len(x)}.")
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
     x = torch.from_numpy(x[chosen.numpy()]).view(-1, *SHAPES[files])   # only what is drawn is copied, or decoded

@@ -11,7 +11,7 @@ import statistics
 from dataclasses import asdict
 
 from ..training.runs import load_run
-from ..utils import paths
+from ..utils import locks, paths
 from ..utils.arguments import known
 from ..utils.profiles import profile_names
 from .record import published_tables, read_published, verdict_table
@@ -37,7 +37,9 @@ def write_report(profile):
             raise FileNotFoundError(f"{source.relative_to(paths.ROOT)} is missing; make it with: make repro "
                                     f"PROFILE={profile}")
     summary = {}
-    with paths.atomic(home / "figures") as figures, paths.atomic(home / "metrics") as metrics:
+    busy = f"the report of profile {profile!r} is being written by another process; wait until it ends"
+    with (locks.writing(home, busy), paths.atomic(home / "figures") as figures,
+          paths.atomic(home / "metrics") as metrics):
         figures.mkdir()
         metrics.mkdir()
         for notebook, paper in published.items():

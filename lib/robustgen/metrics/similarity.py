@@ -12,6 +12,8 @@ from ..utils.arguments import positive_integer, validated
 from ..utils.validation import check_images
 from .frechet import check_samples
 
+SMALLEST = 6   # pixels of an image's side: SSIM reflects 5 at the border
+
 
 @validated(count=positive_integer, candidates=positive_integer)
 def nearest(x, real, *, count: int = 10, candidates: int = 100):
@@ -27,6 +29,9 @@ def nearest(x, real, *, count: int = 10, candidates: int = 100):
     if x.shape[1:] != real.shape[1:]:
         raise ValueError(f"images and real ones must be of one shape (C, H, W), got {tuple(x.shape[1:])} and "
                          f"{tuple(real.shape[1:])}; resize one of them")
+    if min(x.shape[2:]) < SMALLEST:
+        raise ValueError(f"SSIM takes images of at least {SMALLEST} pixels a side, got {x.shape[2]} x {x.shape[3]}; "
+                         "enlarge them")
     candidates = min(candidates, len(real))
     _enough(count, candidates)
     with contextlib.suppress(ModuleNotFoundError):
@@ -75,13 +80,19 @@ def two_sample_accuracy(a, b, *, folds: int = 5, seed=0):
     """Held-out accuracy with which logistic regression tells two samples of features apart (Lopez-Paz & Oquab 2017).
 
     a, b   (n, D) and (m, D). Cross-validated and balanced: 0.5 means that they cannot be told apart.
+
+    Raises ValueError for other features, NaN, and samples smaller than the number of folds, which is at least 2.
     """
+    check_samples(a, b)
+    if not 2 <= folds <= min(len(a), len(b)):
+        raise ValueError(f"'folds' is {folds}: it should be at least 2 and at most the size of the smaller sample, "
+                         f"{min(len(a), len(b))}")
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    x = torch.cat([a, b]).flatten(1).cpu().numpy()
+    x = torch.cat([a, b]).cpu().numpy()
     y = [0] * len(a) + [1] * len(b)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)

@@ -17,6 +17,9 @@ def auroc(natural, others):
     from sklearn.metrics import roc_auc_score
 
     scores = torch.cat([natural, others]).cpu().double()
+    if not len(natural) or not len(others) or scores.isnan().any():
+        raise ValueError(f"scores must be without NaN, and of each kind at least one; got {len(natural)} and "
+                         f"{len(others)}, of which {int(scores.isnan().sum())} are NaN; leave those out")
     return float(roc_auc_score(torch.arange(len(scores)) < len(natural), scores))
 
 
@@ -27,6 +30,9 @@ def bootstrap(*values, statistic=None, draws=2000, generator=0):
     """
     values = [torch.as_tensor(v).cpu().double() for v in values]
     n = len(values[0])
+    if not n or any(len(v) != n for v in values):
+        raise ValueError(f"values must be of one length, at least 1, got {[len(v) for v in values]}; give those that "
+                         "belong together")
     resampled = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(generator))
     found = (statistic or (lambda v: v.mean(1)))(*(v[resampled] for v in values))
     return found.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()

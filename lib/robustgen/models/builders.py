@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ..utils.arguments import call_with, known, positive_integer, validated
+from ..utils.arguments import call_with, known, non_negative_integer, optional, positive_integer, validated
 from . import denoisers, resnets
 
 
@@ -40,6 +40,7 @@ BUILDERS = {
 }
 
 
+@validated(generator=optional(non_negative_integer))
 def build_model(name: str, *, generator: int | None = None, channels_last: bool = True, initialisation: str = "torch",
                 source: str = "build_model", **kwargs: object) -> nn.Module:
     """Build a model with fresh weights: by default the published architecture.

@@ -11,9 +11,11 @@ from .builders import build_model
 def save_weights(weights, file, architecture, dtype=torch.float32, **header):
     """Write a state dict, with the arguments of build_model in the header, whole or not at all.
 
-    dtype    of the numbers in the file. Raises ValueError if they do not fit into it.
+    dtype    of the numbers in the file. Raises ValueError if they do not fit into it, OSError if the disk
+             is full.
     header   what else the header shall tell, as JSON.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
@@ -22,8 +24,12 @@ def save_weights(weights, file, architecture, dtype=torch.float32, **header):
         raise ValueError(f"{file.name}: the weights are not finite as {dtype}; set 'weights' to float32, or "
                          "train again")
     with paths.atomic(file) as new:
-        save_file(tensors, new, metadata={key: json.dumps(value)
-                                           for key, value in (header | {"architecture": architecture}).items()})
+        try:
+            save_file(tensors, new, metadata={key: json.dumps(value)
+                                               for key, value in (header | {"architecture": architecture}).items()})
+        except SafetensorError as error:   # is no OSError
+            raise OSError(f"{paths.shown(file)} could not be written ({error}); make room there, then give the same "
+                          "command again") from None
 
 
 def read_checkpoint(file, remedy="make it again"):

@@ -62,6 +62,9 @@ def require_gradient(net, x, layer):
 
 
 def _module(model, name):
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"layer {name!r} was asked of a {type(model).__name__}, which has no layers; give the net "
+                         "itself, or None for its output")
     modules = dict(model.named_modules())
     if name in modules and name:
         return modules[name]

@@ -29,7 +29,11 @@ class Normalized(nn.Module):
     def __init__(self, net: Callable, mean: Sequence, std: Sequence):
         super().__init__()
         self.net = net
-        mean, std = (torch.as_tensor(v, dtype=torch.float32).flatten() for v in (mean, std))
+        try:
+            mean, std = (torch.as_tensor(v, dtype=torch.float32).flatten() for v in (mean, std))
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"mean is {mean!r} and std {std!r}: they should be one number a channel, such as "
+                             "(0.5, 0.5, 0.5)") from None
         if len(mean) != len(std):
             raise ValueError(f"there are {len(mean)} means and {len(std)} standard deviations; give one of each a "
                              "channel")

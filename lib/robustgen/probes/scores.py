@@ -195,7 +195,10 @@ def denoiser_eigenvectors(model, y, sigma, *, largest: int = 3, smallest: int = 
 def check_noise_levels(model, y, sigma):
     """Refuse a model, noisy images and noise levels that do not fit together; return sigma as a tensor (B,)."""
     check_denoiser(model)
-    sigma = torch.as_tensor(sigma)
+    try:
+        sigma = torch.as_tensor(sigma)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"sigma must be a number or a tensor, in 0-255 units such as 25; got {sigma!r}.") from None
     if not (sigma > 0).all() or not torch.isfinite(sigma).all():
         raise ValueError(f"sigma must be positive, in 0-255 units such as 25; got {sigma.min():.4g}.")
     check_noisy_images(y, REACH * float(sigma.max()) / 255 + MARGIN)

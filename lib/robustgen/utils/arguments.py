@@ -12,6 +12,7 @@ import functools
 import inspect
 import math
 import numbers
+import textwrap
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -60,7 +61,8 @@ def _bound(signature, args, kwargs):
         return signature.bind(*args, **kwargs).arguments
     except TypeError as error:
         missing = str(error).partition("missing a required argument: ")[2]
-        raise ValueError(f"parameter {missing} is missing; add it" if missing else error) from None
+        raise ValueError(f"parameter {missing} is missing; add it" if missing
+                         else f"{error}; give those behind the images and labels by name") from None
 
 
 def _plain(value):
@@ -154,7 +156,13 @@ def _real(name, value):
 
 
 def _refuse(name, value, should):
-    raise ValueError(f"{name!r} is {value!r}: it should be {should}")
+    raise ValueError(f"{name!r} is {shortly(value)}: it should be {should}")
+
+
+def shortly(value):
+    """A value as a message shows it: on one line, and not for long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 def known(kind, name, names, where=""):
@@ -163,7 +171,8 @@ def known(kind, name, names, where=""):
         return name
     near = difflib.get_close_matches(str(name), [str(n) for n in names], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    raise ValueError(f"{where}{kind} {name!r} does not exist{hint} (there are: {', '.join(map(str, names))})")
+    there = textwrap.shorten(", ".join(map(str, names)), 180, placeholder=" ...")
+    raise ValueError(f"{where}{kind} {shortly(name)} does not exist{hint} (there are: {there})")
 
 
 def call_with(make, given, source):

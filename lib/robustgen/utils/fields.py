@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from .arguments import known
+from .arguments import known, shortly
 from .paths import shown
 
 Count = Annotated[int, Field(ge=1)]
@@ -42,6 +42,8 @@ def checked_settings(kind, given, source):
 
     Raises ValueError that begins with `source`, a file or what else they come from.
     """
+    if not isinstance(given, dict):
+        raise ValueError(f"{shown(source)} should hold settings, a line `name: value` each, and is {shortly(given)}")
     try:
         return kind(**given)
     except ValidationError as error:
@@ -66,4 +68,4 @@ def sentence(error, names):
     if problem["type"].startswith("missing"):
         return f"parameter {key!r} is missing; add it"
     message = problem["msg"].replace("Input should be", "it should be")
-    return f"{key!r} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{key!r} is {shortly(problem['input'])}: {message[0].lower()}{message[1:]}"

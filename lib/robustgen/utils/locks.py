@@ -1,5 +1,6 @@
 """Locks between processes, which the system gives back when their process ends, however it ends."""
 
+import shutil
 from contextlib import contextmanager
 
 
@@ -21,3 +22,15 @@ def exclusive(path, busy):
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def writing(folder, busy):
+    """Hold the lock of a folder, `.lock` in it, and delete the `.tmp-*` that a kill has left there.
+
+    Raises as `exclusive` does.
+    """
+    with exclusive(folder / ".lock", busy):
+        for left in folder.glob(".tmp-*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield

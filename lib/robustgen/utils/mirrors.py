@@ -6,7 +6,7 @@ that carry the same. What one brings is checked by MD5; then it appears in `data
 
 from pathlib import Path
 
-from . import download, paths
+from . import download, locks, paths
 from .arguments import known
 from .sources import SOURCES, told
 
@@ -37,32 +37,41 @@ def fetch_datasets(names=tuple(CHECKSUMS), *, say=print):
     """Put the named datasets into `data/`, each whole and checked.
 
     Raises OSError: with every source's reason where none gave a good copy, or in a sentence where ROBUSTGEN_DATA names
-    no folder or `data/` cannot be written.
+    no folder, `data/` cannot be written, or another process fetches (BlockingIOError).
     """
     for name in names:
         target = paths.DATA / known("dataset", name, CHECKSUMS)
-        if not dataset_problems(name, target):
+        # what is whole is not locked: a data/ that others share may be read-only
+        if not dataset_problems(name, target) and not any(paths.DATA.glob(".tmp-*")):
             say(f"data/{name}: checked")
             continue
-        failures, given = [], download.given_folder()
-        for title, source in SOURCES[name].items():
-            if title == "ROBUSTGEN_DATA" and given is None:
-                continue
-            try:
-                _fetch(name, source, target)
-            except SourceError as reason:
-                failures.append(f"  not from {title}: {reason}")
-            except OSError as error:
-                raise OSError(f"data/{name} could not be written ({error.strerror or error}); make room or change the "
-                              "permissions there, then: make data") from None
-            else:
-                say("\n".join([f"data/{name}: fetched from {title}, checked", *failures]))
-                break
+        given = download.given_folder()
+        try:
+            with locks.writing(paths.DATA, "data/ is being filled by another process; wait until it ends"):
+                say(_fetched(name, target, given))
+        except OSError as error:
+            if error.errno is None:   # a sentence already
+                raise
+            raise OSError(f"data/{name} could not be written ({error.strerror or error}); make room or change the "
+                          "permissions there, then: make data") from None
+
+
+def _fetched(name, target, given):
+    """Put a dataset into `data/` if it is not there; return what happened, in a sentence."""
+    if not dataset_problems(name, target):
+        return f"data/{name}: checked"
+    failures = []
+    for title, source in SOURCES[name].items():
+        if title == "ROBUSTGEN_DATA" and given is None:
+            continue
+        try:
+            _fetch(name, source, target)
+        except SourceError as reason:
+            failures.append(f"  not from {title}: {reason}")
         else:
-            raise OSError(
-                f"no source gave a good copy of {name}; name a folder that has {name}/ in ROBUSTGEN_DATA, or try "
-                "again:\n"
-                + "\n".join(failures))
+            return "\n".join([f"data/{name}: fetched from {title}, checked", *failures])
+    raise OSError(f"no source gave a good copy of {name}; name a folder that has {name}/ in ROBUSTGEN_DATA, or try "
+                  "again:\n" + "\n".join(failures))
 
 
 def _fetch(name, source, target):

@@ -1,11 +1,14 @@
 """Profiles: folders of params/, of which params.yaml chooses those that run."""
 
 import re
+import textwrap
 
 import yaml
 
 from . import paths
-from .arguments import known
+from .arguments import known, shortly
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)   # libyaml's reads the same ten times faster
 
 
 def read_sections(source):
@@ -26,8 +29,10 @@ def profile_names():
 
 def chosen_profiles():
     """The profiles that `dvc repro` runs: the switch in `params.yaml`."""
-    names, switch = profile_names(), paths.ROOT / "params.yaml"
-    return [known("profile", name, names, "params.yaml: ") for name in read_yaml(switch)["profiles"]]
+    names, chosen = profile_names(), read_yaml(paths.ROOT / "params.yaml").get("profiles")
+    if not isinstance(chosen, list) or not chosen:
+        raise ValueError(f"params.yaml: 'profiles' is {shortly(chosen)}: it should be a list, such as [laptop]")
+    return [known("profile", name, names, "params.yaml: ") for name in chosen]
 
 
 def chosen_profile():
@@ -51,5 +56,15 @@ def settings_file(profile, section):
 
 
 def read_yaml(source):
-    # libyaml's loader reads the same ten times faster
-    return yaml.load(source.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """A settings file as a dict; what is wrong with it is one sentence."""
+    where = paths.shown(source)
+    try:
+        content = yaml.load(source.read_text(encoding="utf-8"), LOADER)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{where} is missing; git restore {where} brings back that of the repository") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        raise ValueError(f"{where} is no YAML ({reason}); correct it there") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} should hold settings, a line `name: value` each, and is {shortly(content)}")
+    return content

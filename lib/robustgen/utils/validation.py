@@ -3,6 +3,7 @@
 What is admitted comes back as it is to be used: without a graph, and within [0, 1] if rounding has left it.
 """
 
+import textwrap
 from contextlib import contextmanager
 
 import torch
@@ -84,6 +85,9 @@ def check_classifier(model, x, y=None):
     train mode, which it would change, or whose answers would depend on the batch or on chance.
     """
     x = check_images(x)
+    if not callable(model):
+        raise ValueError(f"the model is a {type(model).__name__}: it should be a net, or a function of images; "
+                         "rg.build_model and rg.load_net give one by name")
     check_eval_mode(model)
     two = x[:2]
     with taking(x):
@@ -117,8 +121,9 @@ def taking(x):
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the model does not take images of shape {tuple(x.shape[1:])}: {reason}") from error
+        reason = textwrap.shorten(str(error), 150, placeholder=" ...")
+        raise ValueError(f"the model does not take images of shape {tuple(x.shape[1:])} and {x.dtype} ({reason}); give "
+                         "it such as it was made for") from error
 
 
 def check_eval_mode(model):
