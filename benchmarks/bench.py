@@ -110,6 +110,15 @@ def attack_pairs(standard, robust, x, y):
         print(f"    accuracies: {a:.4f} and {b:.4f}")
 
 
+def check_pairs(robust, x, y):
+    """Attacks as users call them, against the loop in them alone: what the checks at the door cost."""
+    few = x[:128], y[:128]
+    for steps in (1, 20):
+        settings = dict(norm="l2", eps=1.5, step_size=0.2, steps=steps, random_start=False)
+        pair(f"PGD-{steps}, l2, 128 images, without the checks", lambda: pgd(robust, *few, **settings),
+             lambda: ascent.ascend_in_ball(few[0], lambda x: log_odds(robust(x), few[1]), **settings), 31)
+
+
 def queued_robust_accuracy(model, x, y, *, eps, step_size, steps, batch=100):
     """As robust_accuracy, but waiting images take the places of those that left: every forward pass is a full batch."""
     step, waiting = ascent.STEP["l2"](step_size), torch.arange(len(x))
@@ -511,6 +520,7 @@ def main():
         import_pair()
     if part in (None, "attacks"):
         test = load_data("mnist", "test", 1000)
+        check_pairs(robust, test.unit, test.y)
         attack_pairs(standard, robust, test.unit, test.y)
         queue_pairs()
         folding_pair()
