@@ -14,7 +14,7 @@ export PYTHONUNBUFFERED := 1
 # Processes of the tests, of one thread each.
 WORKERS ?= 2
 # The stages that train: those of fresh nets, and a group for each run that others start from.
-TRAININGS := $(strip $(shell grep -oE '^  train[-a-z0-9]*' dvc.yaml))
+TRAININGS = $(strip $(shell grep -oE '^  train[-a-z0-9]*' dvc.yaml))
 # By default glibc gives large blocks back to the system and takes them anew at each step of a net: page faults.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824

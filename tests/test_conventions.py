@@ -229,6 +229,8 @@ STEPS = {
             "start": "class_gaussian"},
     "JEAT": {"eps": 0.1, "sgld_steps": 2, "sgld_step": 0.25, "sgld_noise": 0.01, "buffer": 20, "reinit": 0.5,
              "start": "uniform"},
+    "DualAT": {"weight": 0.2, "start": "class_gaussian", "contrast_steps": 2, "contrast_step": 0.3, "norm": "linf",
+               "eps": 0.1, "step": 1.25, "steps": 1, "random_start": True},
     "Denoising": {"sigma": [1, 100]},
     "Autoencoding": {},
     "JointDenoising": {"task": "joint", "sigma_classification": [0, 20], "sigma_denoising": [1, 100], "margin": 1,
@@ -255,6 +257,7 @@ def test_a_training_step_stays_on_its_device(name):
         objective.prepare(datasets.Images(move(pool.x), move(pool.y), pool.classes), 0, 6, 6, 0)
         objective.train()
         objective.on_epoch_start(0.0)
+        objective.progress = 0.9
         loss, log = objective(move(x), move(s.y), generator=move(torch.arange(6)))
         loss.backward()
         return [loss.detach(), *[p.grad for p in objective.parameters() if p.grad is not None]]

@@ -17,7 +17,7 @@ class Folder:
     def __init__(self, home):
         self.home, self.bin = home, home / ".venv/bin"
         self.bin.mkdir(parents=True)
-        for file in ("Makefile", "requirements.txt", "pyproject.toml"):
+        for file in ("Makefile", "dvc.yaml", "requirements.txt", "pyproject.toml"):
             shutil.copy2(ROOT / file, home)
         for program in ("robustgen", "dvc", "jupyter", "uv"):
             self.program(program, f'echo "{program} $@"')

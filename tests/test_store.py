@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 
 import pytest
 import yaml
@@ -113,11 +112,3 @@ def test_a_fresh_clone_gets_the_checkpoints_and_trains_nothing(checkout):
     assert "Running stage 'train" not in plan
     weights = list((checkout.home / "results/laptop/checkpoints").rglob("*.safetensors"))
     assert len(weights) >= sum(len(load_run("laptop", run).members()) for run in run_names("laptop"))
-
-
-@pytest.mark.parametrize("arguments, words", [([], "dvc pull --quiet --allow-missing --remote store"),
-                                              (["FRESH=1"], "dvc repro --force")])
-def test_make_repro_pulls_and_fresh_trains(arguments, words):
-    plan = subprocess.run(["make", "-n", "reproduce", *arguments], cwd=ROOT, capture_output=True, text=True,
-                          check=True).stdout
-    assert " ".join([words, *GROUPS]) in plan and ("--remote store" in plan) != ("--force" in plan)
