@@ -130,4 +130,4 @@ def random_start(norm, x, eps, seeds):
     else:
         direction = rng.normal(seeds, x.shape[1:])
         length = images.norm(direction) + 1e-12
-    return images.narrowed((images.single(x) + eps * direction / length).clamp(0, 1), x)
+    return images.moved(x, eps * direction / length)

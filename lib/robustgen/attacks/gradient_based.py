@@ -10,7 +10,7 @@ import torch
 
 from ..core import ascent, rng
 from ..core.energy import joint_energy, log_odds, marginal_energy
-from ..core.images import narrowed, single
+from ..core.images import moved, single
 from ..models.inference import logits_of
 from ..utils.arguments import Norm, non_negative, optional, positive, positive_integer, validated
 from ..utils.validation import check_classifier, check_images
@@ -55,9 +55,8 @@ def random_noise(x, *, norm: Norm, eps: float, generator=None):
     "linf": every pixel moves by eps, up or down by a coin's throw. "l2": uniform on the sphere.
     """
     x = check_images(x)
-    centre = single(x)
-    direction = rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(centre.dtype)
-    return narrowed((centre + ascent.STEP[norm](eps)(direction)).clamp(0, 1), x)
+    direction = rng.normal(rng.seeds(generator, len(x), x.device), x.shape[1:]).to(single(x).dtype)
+    return moved(x, ascent.STEP[norm](eps)(direction))
 
 
 @validated(eps=positive)

@@ -135,7 +135,7 @@ def _unit(v):
 
 def _at_distance(x, delta, eps):
     delta = images.single(delta)
-    return images.narrowed((images.single(x) + delta / (images.norm(delta) + 1e-12) * eps).clamp(0, 1), x)
+    return images.moved(x, delta / (images.norm(delta) + 1e-12) * eps)
 
 
 def _pattern(common, side, stream):

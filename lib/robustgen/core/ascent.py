@@ -8,7 +8,7 @@ and where images may go (`project`), and those are arguments.
 import torch
 
 from . import rng
-from .images import narrowed, norm, single
+from .images import moved, narrowed, norm, single
 
 
 def ascend(x, gradient, *, step, project, steps, noise=0.0, generator=None, callback=None):
@@ -91,7 +91,7 @@ def ball(kind, centre, eps):
 
     def project(x):
         delta = single(x) - middle
-        return narrowed((middle + delta * (eps / norm(delta).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1), centre)
+        return moved(centre, delta * (eps / norm(delta).clamp_min(1e-12)).clamp_max(1))
     return project
 
 
@@ -104,4 +104,4 @@ def random_in_ball(kind, centre, eps, generator=None):
         direction = rng.normal(seeds, shape)
         radius = rng.uniform(seeds, (1, 1, 1), stream=1) ** (1 / shape.numel())
         delta = eps * radius * direction / norm(direction)
-    return narrowed((single(centre) + delta).clamp(0, 1), centre)
+    return moved(centre, delta)

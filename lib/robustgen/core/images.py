@@ -33,6 +33,11 @@ def narrowed(v, centre):
     return torch.where(beyond, torch.where(rounded < centre, bits + 1, bits - 1).view(centre.dtype), rounded)
 
 
+def moved(x, delta):
+    """x + delta within [0, 1], in the type of x, and no further from it than delta."""
+    return narrowed((single(x) + delta).clamp(0, 1), x)
+
+
 def psnr(x, estimate):
     """Peak signal-to-noise ratio of each image, in dB, for pixels in [0, 1]: (B,). Nothing is clamped."""
     return -10 * (x - estimate).square().mean((1, 2, 3)).log10()

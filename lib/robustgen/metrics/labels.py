@@ -13,6 +13,7 @@ def _check(*classes, ndim=1, names="(images,)"):
             raise ValueError(f"classes must be whole numbers from 0 up, int64 of shape {names}, got {got}; take those "
                              "of logits.argmax(1)")
 
+
 def class_entropy(classes):
     """Entropy of the distribution of classes, in bits: log2 K where all K are as frequent, 0 where there is only
     one."""

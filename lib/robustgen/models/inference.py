@@ -21,7 +21,13 @@ def logits_of(model, x, *, batch=500):
 
 @contextmanager
 def evaluating(model):
-    """The model in eval mode for a while, its weights frozen: compiled code would else compute their gradients, too."""
+    """The model in eval mode for a while, its weights frozen: compiled code would else compute their gradients, too.
+
+    A function has neither, and passes.
+    """
+    if not isinstance(model, nn.Module):
+        yield
+        return
     modes = [(module, module.training) for module in model.modules()]   # frozen batch norms are in eval mode alone
     flags = [(p, p.requires_grad) for p in model.parameters()]
     model.eval().requires_grad_(False)

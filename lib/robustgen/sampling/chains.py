@@ -1,7 +1,6 @@
 """Class-conditional images by Langevin dynamics on a classifier's energies (JEAT eqs. 16, 17)."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -43,11 +42,10 @@ def langevin(model: Callable, x0: torch.Tensor, y: torch.Tensor, *, energy: Lite
     x0, _ = check_classifier(model, x0, y)
     seeds, descended, ends = rng.seeds(generator, len(x0), x0.device), ENERGIES[energy], []
     parts = list(zip(x0.split(batch), y.split(batch), seeds.split(batch)))
-    with evaluating(model) if isinstance(model, torch.nn.Module) else nullcontext():
+    with evaluating(model):
         for x, label, seed in tqdm(parts, desc="langevin", unit="batch", disable=not progress):
             ends.append(dynamics.sgld(x, lambda x, label=label: descended(model(x), label), steps=steps,
-                                      step_size=step_size, noise=noise,
-                                          generator=rng.fold(seed, DIFFUSION)))
+                                      step_size=step_size, noise=noise, generator=rng.fold(seed, DIFFUSION)))
     x = torch.cat(ends)
     if not torch.isfinite(x).all():
         raise ValueError(f"{int((~torch.isfinite(x.flatten(1)).all(1)).sum())} of {len(x)} chains are not finite; take "
